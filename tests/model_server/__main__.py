@@ -16,6 +16,7 @@ import sys
 import threading
 from pathlib import Path
 
+from .script import Step
 from .script_json import steps_from_json
 from .server import ModelServer
 
@@ -28,9 +29,8 @@ def stop_with_input(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> 
         loop.call_soon_threadsafe(stopped.set)
 
 
-async def serve(arguments: argparse.Namespace) -> None:
+async def serve(arguments: argparse.Namespace, steps: list[Step]) -> None:
     """Serve until told to stop."""
-    steps = steps_from_json(json.loads(Path(arguments.script).read_text("utf-8"))) if arguments.script else []
     server = ModelServer(
         steps,
         port=arguments.port,
@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--seed", help="makes the ids repeatable")
     parser.add_argument("--log", help="a file for the event lines")
     parser.add_argument("--no-validate", action="store_true", help="check no request")
-    asyncio.run(serve(parser.parse_args()))
+    arguments = parser.parse_args()
+    steps = steps_from_json(json.loads(Path(arguments.script).read_text("utf-8"))) if arguments.script else []
+    asyncio.run(serve(arguments, steps))
 
 
 if __name__ == "__main__":

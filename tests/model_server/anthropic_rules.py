@@ -13,9 +13,34 @@ TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 MAX_CACHE_MARKS = 4
 MIN_THINKING_TOKENS = 1024
 FIELDS = frozenset(
-    "max_tokens messages model cache_control container context_management diagnostics inference_geo mcp_servers"
-    " metadata output_config output_format prefill service_tier speed stop_sequences stream system temperature"
-    " thinking tool_choice tools top_k top_p user_profile_id workspace_id".split()
+    {
+        "max_tokens",
+        "messages",
+        "model",
+        "cache_control",
+        "container",
+        "context_management",
+        "diagnostics",
+        "inference_geo",
+        "mcp_servers",
+        "metadata",
+        "output_config",
+        "output_format",
+        "prefill",
+        "service_tier",
+        "speed",
+        "stop_sequences",
+        "stream",
+        "system",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+        "user_profile_id",
+        "workspace_id",
+    }
 )
 BLOCKS = {
     "user": frozenset({"text", "image", "document", "search_result", "tool_result", "container_upload"}),

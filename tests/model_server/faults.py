@@ -53,8 +53,7 @@ def rate_limited(
         status=429,
         types=("tokens", "rate_limit_error"),
         messages=(
-            "Rate limit reached for gpt-test in organization org-local on tokens per min (TPM): Limit 30000, Used"
-            " 29000, Requested 2000. Please try again in 2s.",
+            "Rate limit reached for gpt-test on tokens per min (TPM): Limit 30000, Used 29000. Try again in 2s.",
             "This request would exceed your organization's rate limit of 40,000 input tokens per minute.",
         ),
         code="rate_limit_exceeded",
@@ -83,8 +82,10 @@ def context_overflow() -> Failure:
         status=400,
         types=("invalid_request_error", "invalid_request_error"),
         messages=(
-            "This model's maximum context length is 128000 tokens. However, your messages resulted in 130000 tokens."
-            " Please reduce the length of the messages.",
+            (
+                "This model's maximum context length is 128000 tokens. However, your messages resulted in 130000"
+                " tokens. Please reduce the length of the messages."
+            ),
             "prompt is too long: 210000 tokens > 200000 maximum",
         ),
         code="context_length_exceeded",

@@ -13,11 +13,45 @@ MAX_NAME_CHARS = 64
 # The length of the endpoint's own ids; longer ones from other servers are refused when they are sent back.
 MAX_CALL_ID_CHARS = 40
 FIELDS = frozenset(
-    "messages model audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens"
-    " max_tokens metadata modalities moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key"
-    " prompt_cache_options prompt_cache_retention reasoning_effort response_format safety_identifier seed service_tier"
-    " stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity"
-    " web_search_options".split()
+    {
+        "messages",
+        "model",
+        "audio",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "metadata",
+        "modalities",
+        "moderation",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+        "web_search_options",
+    }
 )
 MESSAGE_FIELDS = {
     "system": frozenset({"role", "content", "name"}),

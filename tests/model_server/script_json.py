@@ -24,16 +24,17 @@ def steps_from_json(items: Any) -> list[Step]:
     """Read a script; raises ScriptError naming the item that is wrong."""
     if not isinstance(items, list):
         raise ScriptError(f"a script is a list of answers, this is {type(items).__name__}")
-    steps = []
-    for place, item in enumerate(items):
-        try:
-            steps.append(_step(item))
-        except (KeyError, TypeError, AttributeError) as exc:
-            raise ScriptError(f"item {place} of the script, {item!r}: {type(exc).__name__}: {exc}") from exc
-    return steps
+    return [_step(item, place) for place, item in enumerate(items)]
 
 
-def _step(item: Any) -> Step:
+def _step(item: Any, place: int) -> Step:
+    try:
+        return _read(item)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ScriptError(f"item {place} of the script, {item!r}: {type(exc).__name__}: {exc}") from exc
+
+
+def _read(item: Any) -> Step:
     if isinstance(item, str):
         return say(item)
     fields = dict(item)

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO, Any, cast
 
 from .anthropic_format import anthropic_error, anthropic_frames, anthropic_headers, anthropic_models, anthropic_whole
@@ -91,7 +92,7 @@ class ModelServer:
     async def start(self) -> None:
         """Listen."""
         if self._log_path is not None:
-            self._log = open(self._log_path, "a", encoding="utf-8")
+            self._log = _open_log(self._log_path)
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(lambda: Connection(self), self._host, self._port, backlog=1024)
         self._port = self._listener.sockets[0].getsockname()[1]
@@ -371,6 +372,10 @@ class ModelServer:
         else:
             reply.body = encode_json(anthropic_error(failure, "req_011" + self._request_token(request)))
         return reply
+
+
+def _open_log(path: str | os.PathLike[str]) -> IO[str]:
+    return Path(path).open("a", encoding="utf-8")
 
 
 def _has_lone_surrogates(request: Request) -> bool:

@@ -126,9 +126,10 @@ async def test_the_other_retry_headers_are_sent_as_written() -> None:
 async def test_the_sdk_takes_the_retry_headers_for_real() -> None:
     script = [faults.rate_limited(retry_after_ms=1), faults.server_error(should_retry=False)]
     async with ModelServer(script) as server:
-        async with openai.AsyncOpenAI(base_url=server.base_url, api_key="k", max_retries=5) as client:
-            with pytest.raises(openai.InternalServerError):
-                await client.chat.completions.create(model="gpt-test", messages=QUESTION)
+        client = openai.AsyncOpenAI(base_url=server.base_url, api_key="k", max_retries=5)
+        with pytest.raises(openai.InternalServerError):
+            await client.chat.completions.create(model="gpt-test", messages=QUESTION)
+        await client.close()
     assert len(server.requests) == 2
 
 
@@ -394,10 +395,13 @@ async def test_line_ends_are_exact() -> None:
 )
 async def test_a_fault_that_does_not_fit_its_answer_fails_the_test(fault: Any) -> None:
     body = json.dumps({"model": "claude-test", "max_tokens": 9, "messages": QUESTION, "stream": True}).encode()
+    server = ModelServer([say("plain", faults=(fault,))])
+    await server.start()
+    async with RawClient(server.port) as client:
+        client.send("/v1/messages", body, anthropic_version="2023-06-01")
+        await client.reader.read()
     with pytest.raises(ScriptError):
-        async with ModelServer([say("plain", faults=(fault,))]) as server, RawClient(server.port) as client:
-            client.send("/v1/messages", body, anthropic_version="2023-06-01")
-            await client.reader.read()
+        await server.__aexit__(None, None, None)
 
 
 async def post(server: ModelServer, body: dict[str, Any] = BODY) -> RawResponse:

@@ -109,12 +109,15 @@ async def test_waiting_for_what_never_comes_says_what_there_is() -> None:
 
 
 async def test_a_script_at_its_end_is_a_400_and_fails_the_test() -> None:
+    server = ModelServer([say("only")])
+    await server.start()
+    async with RawClient(server.port) as client:
+        await client.post(PATH, request_bytes())
+        reply = await client.post(PATH, request_bytes())
+    assert reply.status == 400
+    assert b"no answer left" in reply.body
     with pytest.raises(ScriptError, match="no answer left for request 2"):
-        async with ModelServer([say("only")]) as server, RawClient(server.port) as client:
-            await client.post(PATH, request_bytes())
-            reply = await client.post(PATH, request_bytes())
-            assert reply.status == 400
-            assert b"no answer left" in reply.body
+        await server.__aexit__(None, None, None)
 
 
 async def test_answers_can_be_added_and_awaited() -> None:
@@ -256,7 +259,7 @@ async def test_the_bench_endpoint_streams_deltas_only_for_the_turn_that_is_marke
         second = await client.post(PATH, json.dumps({"stream": True, "messages": later}).encode())
     assert (first.body.count(b'"content":"word'), second.body.count(b'"content":"word')) == (50, 0)
     assert first.body.endswith(b"data: [DONE]\n\n")
-    assert first.complete and second.complete
+    assert (first.complete, second.complete) == (True, True)
 
 
 @pytest.mark.parametrize("marker", ["", "[[calls=3]]", "[[rounds=1]]", "[[deltas=20]]"])

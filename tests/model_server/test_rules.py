@@ -427,17 +427,17 @@ async def test_omitted_thinking_comes_back_empty_with_its_signature() -> None:
 
 
 async def test_a_paused_turn_goes_on_with_its_content_unchanged() -> None:
-    async with ModelServer([say("Searching", finish="pause_turn"), say("Found.")]) as server:
-        async with RawClient(server.port) as client:
-            body: dict[str, Any] = {
-                "model": "claude-test",
-                "max_tokens": 4096,
-                "thinking": {"type": "adaptive"},
-                "messages": [{"role": "user", "content": "Search."}],
-            }
-            first = await client.post("/v1/messages", json.dumps(body).encode(), anthropic_version="2023-06-01")
-            body["messages"].append({"role": "assistant", "content": json.loads(first.body)["content"]})
-            second = await client.post("/v1/messages", json.dumps(body).encode(), anthropic_version="2023-06-01")
+    script = [say("Searching", finish="pause_turn"), say("Found.")]
+    async with ModelServer(script) as server, RawClient(server.port) as client:
+        body: dict[str, Any] = {
+            "model": "claude-test",
+            "max_tokens": 4096,
+            "thinking": {"type": "adaptive"},
+            "messages": [{"role": "user", "content": "Search."}],
+        }
+        first = await client.post("/v1/messages", json.dumps(body).encode(), anthropic_version="2023-06-01")
+        body["messages"].append({"role": "assistant", "content": json.loads(first.body)["content"]})
+        second = await client.post("/v1/messages", json.dumps(body).encode(), anthropic_version="2023-06-01")
     assert second.status == 200
 
 

@@ -229,11 +229,12 @@ async def test_anthropic_blocks_keep_their_order_streamed_and_whole(anthropic_cl
             assert kinds == ["thinking", "redacted_thinking", "thinking", "text", "tool_use", "tool_use"]
             shown, redacted, omitted, text, look, nothing = message.content
             assert shown.thinking == "Hm, let me see."
-            assert shown.signature and redacted.data and omitted.signature
+            assert all((shown.signature, redacted.data, omitted.signature))
             assert omitted.thinking == ""
             assert text.text == "I look it up."
             assert (look.name, look.input, nothing.input) == ("look", {"at": "it"}, {})
-            assert look.id.startswith("toolu_01") and look.id != nothing.id
+            assert look.id.startswith("toolu_01")
+            assert look.id != nothing.id
             assert message.stop_reason == "tool_use"
             assert message.id.startswith("msg_01")
 
