@@ -1,0 +1,100 @@
+# Every command of the project. `make` alone prints them; each makes the environment it needs.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP   := -m pip install --quiet --quiet --disable-pip-version-check
+# The ends of the range that we support, and so the two that CI runs; `make test-versions VERSIONS="3.11 3.12"` runs others.
+VERSIONS ?= oldest newest
+PYTEST_ARGS ?=
+
+CODE := src tests scripts demo benchmarks
+bold = @printf '\n\033[1m%s\033[0m\n' '$(1)'
+ifneq ($(NO_COLOR),)
+bold = @printf '\n%s\n' '$(1)'
+endif
+
+help: ## print this list
+	@echo 'power-loop'
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- the environment ------------------------------------------------------------------------------------------------
+
+env: $(STAMP) ## make .venv with everything that work on power-loop needs
+
+$(STAMP): pyproject.toml scripts/make_venv.sh
+	@python=$$(sh scripts/pythons.sh default) && echo "making $(VENV) from $$python" \
+	  && sh scripts/make_venv.sh "$$python" $(VENV)
+	@$(BIN)/python $(PIP) --editable '.[dev]'
+	@touch $@
+
+# --- what CI runs ---------------------------------------------------------------------------------------------------
+
+test: check pytest ## everything that CI runs on one Python: format, lint, types, walls, printed docs, tests
+	$(call bold,All of it holds.)
+
+check: format-check lint types walls docs-check ## all but the tests
+
+format-check: $(STAMP) ## is the code formatted
+	$(call bold,format)
+	@$(BIN)/ruff format --check $(wildcard $(CODE))
+
+lint: $(STAMP) ## ruff
+	$(call bold,lint)
+	@$(BIN)/ruff check $(wildcard $(CODE))
+
+types: $(STAMP) ## mypy --strict
+	$(call bold,types)
+	@$(BIN)/mypy
+
+walls: $(STAMP) ## import-linter: imports go down the floors
+	$(call bold,walls)
+	@$(BIN)/lint-imports --no-logo
+
+docs-check: $(STAMP) ## are the printed parts of the docs what the code says
+	$(call bold,printed docs)
+	@$(BIN)/python scripts/print_architecture.py --check
+
+pytest: $(STAMP) ## the tests; PYTEST_ARGS are handed on
+	$(call bold,tests)
+	@$(BIN)/python -m pytest --no-real -n auto --maxprocesses 4 --dist worksteal -q $(PYTEST_ARGS)
+
+test-versions: ## the tests on the oldest and the newest Python of this machine
+	@sh scripts/test_versions.sh $(VERSIONS)
+
+test-floors: ## the model transports on the oldest SDKs that we support
+	@sh scripts/test_floors.sh
+
+test-all: test test-versions test-floors ## test, test-versions and test-floors
+
+# --- on real models, and how fast -----------------------------------------------------------------------------------
+
+demo: $(STAMP) ## a real small model on this machine, a kill -9 in the middle of a tool call, and what survives
+	@$(BIN)/python -m demo
+
+real: $(STAMP) ## the tests on a live model: the local one, or the one that POWER_LOOP_BASE_URL names
+	@$(BIN)/python -m demo.install_model
+	@$(BIN)/python -m pytest tests/real -q $(PYTEST_ARGS)
+
+bench: $(STAMP) ## the benchmarks, with their table and plot
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# --- by hand --------------------------------------------------------------------------------------------------------
+
+format: $(STAMP) ## format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet $(wildcard $(CODE)); $(BIN)/ruff format $(wildcard $(CODE))
+
+docs-print: $(STAMP) ## print the parts of the docs that come from the code
+	@$(BIN)/python scripts/print_architecture.py
+
+clean: ## remove the environments and every cache
+	@rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help env test check format-check lint types walls docs-check pytest test-versions test-floors test-all \
+  demo real bench format docs-print clean
