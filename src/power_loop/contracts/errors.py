@@ -1,0 +1,419 @@
+"""Every error that a user of power-loop can meet, each with a frozen machine-readable code.
+
+PowerLoopError
+├── ConfigError                 config.invalid
+│   └── MissingExtraError       config.missing_extra
+├── InputError                  input.invalid
+├── LoopClosedError             loop.closed
+├── HookError                   hook.failed
+├── SessionError
+│   ├── SessionNotFoundError    session.not_found
+│   ├── SessionExistsError      session.exists
+│   ├── SessionClosedError      session.closed
+│   ├── SessionBusyError        session.busy
+│   ├── SessionPendingError     session.pending
+│   ├── LeaseLostError          session.lease_lost
+│   ├── RequestConflictError    request.conflict
+│   ├── CallNotFoundError       call.not_found
+│   └── CallNotWaitingError     call.not_waiting
+├── StoreError
+│   ├── StoreUnavailableError   store.unavailable
+│   ├── StoreFullError          store.full
+│   ├── StoreReadOnlyError      store.read_only
+│   ├── StoreValueError         store.value_too_large
+│   ├── StoreCorruptError       store.corrupt
+│   ├── StoreSchemaError        store.schema
+│   ├── StoreNewerError         store.schema_newer
+│   ├── NotADatabaseError       store.not_a_database
+│   ├── InvalidDsnError         store.invalid_dsn
+│   ├── InvalidTablePrefixError store.invalid_table_prefix
+│   └── TransactionError        store.transaction_misuse
+├── LLMError
+│   ├── LLMAuthError            llm.auth              ├── LLMRateLimitedError   llm.rate_limited    (retryable)
+│   ├── LLMBillingError         llm.billing           ├── LLMTimeoutError       llm.timeout         (retryable)
+│   ├── LLMPermissionError      llm.permission        ├── LLMConflictError      llm.conflict        (retryable)
+│   ├── LLMNotFoundError        llm.not_found         ├── LLMOverloadedError    llm.overloaded      (retryable)
+│   ├── LLMInvalidRequestError  llm.invalid_request   ├── LLMServerError        llm.server          (retryable)
+│   ├── LLMTooLargeError        llm.too_large         ├── LLMConnectionError    llm.connection      (retryable)
+│   └── LLMContextOverflowError llm.context_overflow  └── LLMProtocolError      llm.protocol        (retryable)
+├── ToolError                   tool.failed           (raise it in a handler: its text goes to the model)
+│   └── ToolDefinitionError     tool.invalid_definition
+└── OutputError                 output.invalid
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class PowerLoopError(Exception):
+    """Is the root of the tree; branch on `code`, never on the message."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigError(PowerLoopError):
+    """Says that an argument, an option or an environment variable cannot be used."""
+
+    code = "config.invalid"
+
+
+class MissingExtraError(ConfigError):
+    """Says that an optional package is needed and names the extra that brings it."""
+
+    code = "config.missing_extra"
+
+    def __init__(self, message: str, *, extra: str) -> None:
+        super().__init__(message)
+        self.extra = extra
+
+
+class InputError(PowerLoopError):
+    """Says that what was handed to a method cannot be accepted; nothing was stored."""
+
+    code = "input.invalid"
+
+
+class LoopClosedError(PowerLoopError):
+    """Says that `aclose()` was called on this loop, so that it takes no more work."""
+
+    code = "loop.closed"
+
+
+class HookError(PowerLoopError):
+    """Says that a hook which may veto raised; the step it guards did not happen."""
+
+    code = "hook.failed"
+
+    def __init__(self, message: str, *, point: str, hook: str) -> None:
+        super().__init__(message)
+        self.point = point
+        self.hook = hook
+
+
+class SessionError(PowerLoopError):
+    """Is the branch of errors about one session."""
+
+    def __init__(self, message: str, *, session_id: str) -> None:
+        super().__init__(message)
+        self.session_id = session_id
+
+
+class SessionNotFoundError(SessionError):
+    """Says that the store holds no session of this id."""
+
+    code = "session.not_found"
+
+
+class SessionExistsError(SessionError):
+    """Says that a session of this id exists already."""
+
+    code = "session.exists"
+
+
+class SessionClosedError(SessionError):
+    """Says that the session was closed and takes no more input."""
+
+    code = "session.closed"
+
+
+class SessionBusyError(SessionError):
+    """Says that another turn holds the session's lease."""
+
+    code = "session.busy"
+
+    def __init__(self, message: str, *, session_id: str, owner: str, lease_until_ms: int) -> None:
+        super().__init__(message, session_id=session_id)
+        self.owner = owner
+        self.lease_until_ms = lease_until_ms
+
+
+class SessionPendingError(SessionError):
+    """Says that calls of an earlier turn are still open."""
+
+    code = "session.pending"
+
+    def __init__(self, message: str, *, session_id: str, call_ids: Sequence[str]) -> None:
+        super().__init__(message, session_id=session_id)
+        self.call_ids = tuple(call_ids)
+
+
+class LeaseLostError(SessionError):
+    """Says that another owner took the session over; nothing was written."""
+
+    code = "session.lease_lost"
+
+
+class RequestConflictError(SessionError):
+    """Says that a `request_id` was used before with another input."""
+
+    code = "request.conflict"
+
+    def __init__(self, message: str, *, session_id: str, request_id: str) -> None:
+        super().__init__(message, session_id=session_id)
+        self.request_id = request_id
+
+
+class CallNotFoundError(SessionError):
+    """Says that the session has no tool call of this id."""
+
+    code = "call.not_found"
+
+    def __init__(self, message: str, *, session_id: str, call_id: str) -> None:
+        super().__init__(message, session_id=session_id)
+        self.call_id = call_id
+
+
+class CallNotWaitingError(SessionError):
+    """Says that a tool call is not waiting for an answer (any more)."""
+
+    code = "call.not_waiting"
+
+    def __init__(self, message: str, *, session_id: str, call_id: str, state: str) -> None:
+        super().__init__(message, session_id=session_id)
+        self.call_id = call_id
+        self.state = state
+
+
+class StoreError(PowerLoopError):
+    """Is the branch of errors about the database."""
+
+    code = "store.failed"
+    retryable: ClassVar[bool] = False
+
+
+class StoreUnavailableError(StoreError):
+    """Says that the database cannot be reached or locked in time; trying again later is right."""
+
+    code = "store.unavailable"
+    retryable = True
+
+
+class StoreFullError(StoreError):
+    """Says that the disk or the quota of the database is full; free space, then go on."""
+
+    code = "store.full"
+    retryable = True
+
+
+class StoreReadOnlyError(StoreError):
+    """Says that the database or its directory cannot be written."""
+
+    code = "store.read_only"
+
+
+class StoreValueError(StoreError):
+    """Says that a value is larger than a database takes."""
+
+    code = "store.value_too_large"
+
+
+class StoreCorruptError(StoreError):
+    """Says that stored data is damaged or was not written by power-loop."""
+
+    code = "store.corrupt"
+
+
+class StoreSchemaError(StoreError):
+    """Says that tables or columns are missing; `ddl` holds the exact statements to run."""
+
+    code = "store.schema"
+
+    def __init__(self, message: str, *, ddl: str) -> None:
+        super().__init__(message)
+        self.ddl = ddl
+
+
+class StoreNewerError(StoreError):
+    """Says that a newer power-loop wrote this database; nothing was changed."""
+
+    code = "store.schema_newer"
+
+    def __init__(self, message: str, *, found: int, known: int) -> None:
+        super().__init__(message)
+        self.found = found
+        self.known = known
+
+
+class NotADatabaseError(StoreError):
+    """Says that the file behind a DSN is no database."""
+
+    code = "store.not_a_database"
+
+
+class InvalidDsnError(StoreError):
+    """Says that a DSN cannot be understood."""
+
+    code = "store.invalid_dsn"
+
+
+class InvalidTablePrefixError(StoreError):
+    """Says that a table prefix is not `[a-z_][a-z0-9_]{0,23}`."""
+
+    code = "store.invalid_table_prefix"
+
+
+class TransactionError(StoreError):
+    """Says that the body of a transaction awaited something other than its `tx`."""
+
+    code = "store.transaction_misuse"
+
+
+class LLMError(PowerLoopError):
+    """Is the branch of failures of a model call; `retryable` tells whether the kernel tries again by itself.
+
+    `status` is the HTTP status if there was one, `provider_code` the provider's own error code or type, `request_id` the provider's
+    id of the exchange, `retry_after_s` what the provider asked to wait, in seconds.
+    """
+
+    code = "llm.failed"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        model: str = "",
+        status: int | None = None,
+        provider_code: str | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+        may_retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.provider_code = provider_code
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+        # The provider's own word (`x-should-retry`) goes over the class's default.
+        self.may_retry = self.retryable if may_retry is None else may_retry
+
+
+class LLMAuthError(LLMError):
+    """Says that the API key is missing or refused (401)."""
+
+    code = "llm.auth"
+
+
+class LLMBillingError(LLMError):
+    """Says that the account has no credit or quota left (402, or 429 with `insufficient_quota`)."""
+
+    code = "llm.billing"
+
+
+class LLMPermissionError(LLMError):
+    """Says that the key may not use this model or feature (403)."""
+
+    code = "llm.permission"
+
+
+class LLMNotFoundError(LLMError):
+    """Says that the model or the endpoint does not exist (404)."""
+
+    code = "llm.not_found"
+
+
+class LLMInvalidRequestError(LLMError):
+    """Says that the provider refuses the request as it is (400, 422)."""
+
+    code = "llm.invalid_request"
+
+
+class LLMTooLargeError(LLMError):
+    """Says that the request is larger than the provider takes (413)."""
+
+    code = "llm.too_large"
+
+
+class LLMContextOverflowError(LLMError):
+    """Says that the prompt does not fit into the model's context window."""
+
+    code = "llm.context_overflow"
+
+
+class LLMRateLimitedError(LLMError):
+    """Says that the provider's rate limit was hit (429)."""
+
+    code = "llm.rate_limited"
+    retryable = True
+
+
+class LLMTimeoutError(LLMError):
+    """Says that no answer, or no next byte of it, came in time (408, 504, or our own limit)."""
+
+    code = "llm.timeout"
+    retryable = True
+
+
+class LLMConflictError(LLMError):
+    """Says that the provider reports a passing conflict (409)."""
+
+    code = "llm.conflict"
+    retryable = True
+
+
+class LLMOverloadedError(LLMError):
+    """Says that the provider is overloaded (503, 529, `overloaded_error`)."""
+
+    code = "llm.overloaded"
+    retryable = True
+
+
+class LLMServerError(LLMError):
+    """Says that the provider failed inside (other 5xx)."""
+
+    code = "llm.server"
+    retryable = True
+
+
+class LLMConnectionError(LLMError):
+    """Says that the connection failed or the stream was cut."""
+
+    code = "llm.connection"
+    retryable = True
+
+
+class LLMProtocolError(LLMError):
+    """Says that the endpoint answered something that is not its wire format."""
+
+    code = "llm.protocol"
+    retryable = True
+
+
+class ToolError(PowerLoopError):
+    """Is raised by a tool's handler to give the model an error text of its own wording."""
+
+    code = "tool.failed"
+
+
+class ToolDefinitionError(ToolError):
+    """Says that a tool cannot be offered as it is defined; `problems` names every reason."""
+
+    code = "tool.invalid_definition"
+
+    def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class OutputError(PowerLoopError):
+    """Says that the model's answer does not fit `output_schema`, after the repairs that were allowed.
+
+    `raw_text` is the last answer as it came, `problems` what is wrong with it. The answer is stored; the session is ready.
+    """
+
+    code = "output.invalid"
+
+    def __init__(self, message: str, *, raw_text: str, problems: Sequence[str], session_id: str) -> None:
+        super().__init__(message)
+        self.raw_text = raw_text
+        self.problems = tuple(problems)
+        self.session_id = session_id

@@ -1,0 +1,262 @@
+"""The points of a turn where the application may look in, and what it may decide there.
+
+A hook is a callable, sync or async, that takes the point's context. It returns None to let things go on, or one of the decisions that
+its point allows (the union in the point's context). Points that may veto fail closed: a hook that raises there ends the step. Points that only tell fail
+open: the failure becomes an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+from power_loop.contracts.llm import LLMRequest, LLMResponse
+from power_loop.contracts.messages import ContentPart, Message
+from power_loop.contracts.results import StatefulResult
+from power_loop.contracts.states import WaitKind
+from power_loop.contracts.tools import ToolDefinition, ToolResult
+
+
+class HookPoint(str, Enum):
+    """Is a named place in the life of a session, a send, a round, a model call or a tool call."""
+
+    SESSION_START = "session.start"
+    SESSION_END = "session.end"
+    SEND_START = "send.start"
+    SEND_END = "send.end"
+    ROUND_START = "round.start"
+    ROUND_DECIDE = "round.decide"
+    ROUND_END = "round.end"
+    LLM_BEFORE = "llm.before"
+    LLM_AFTER = "llm.after"
+    TOOLS_BEFORE = "tools.before"
+    TOOLS_AFTER = "tools.after"
+    TOOL_BEFORE = "tool.before"
+    TOOL_AFTER = "tool.after"
+    TOOL_ERROR = "tool.error"
+    MESSAGE_APPEND = "message.append"
+
+
+# ---- decisions ----
+
+
+@dataclass(frozen=True, slots=True)
+class Veto:
+    """Says no. A vetoed send or round ends with status `vetoed`; a vetoed call is answered with `reason` as an error."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Answers a tool call, without running it, with `result`; or a model call with `response`."""
+
+    result: ToolResult | str | None = None
+    response: LLMResponse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Goes on with something else: `content` of an input, `request` of a model call, `response` of a reply, `arguments` or `result` of a call."""
+
+    content: str | tuple[ContentPart, ...] | None = None
+    request: LLMRequest | None = None
+    response: LLMResponse | None = None
+    arguments: Mapping[str, Any] | None = None
+    result: ToolResult | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequireApproval:
+    """Parks a tool call until a person approves it. A call that was approved with these arguments is not parked again."""
+
+    prompt: str
+    data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Parks a tool call until somebody gives its value."""
+
+    prompt: str
+    kind: WaitKind = WaitKind.INPUT
+    answer_schema: Mapping[str, Any] | None = None
+    data: Mapping[str, Any] | None = None
+
+
+Decision = Veto | Skip | Rewrite | RequireApproval | Park
+
+
+# ---- contexts: one a point; all know session, send and round (0 where there is none) ----
+
+
+@dataclass(frozen=True, slots=True)
+class HookContext:
+    """Is what every hook is told. `metadata` is the session's."""
+
+    point: ClassVar[HookPoint]
+    allows: ClassVar[tuple[type, ...]] = ()
+
+    session_id: str
+    send_index: int
+    round: int
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStartContext(HookContext):
+    """A session was created."""
+
+    point = HookPoint.SESSION_START
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEndContext(HookContext):
+    """A session was closed."""
+
+    point = HookPoint.SESSION_END
+
+
+@dataclass(frozen=True, slots=True)
+class SendStartContext(HookContext):
+    """An input is about to be stored. Veto refuses it, Rewrite(content=...) stores another. `is_resume` marks a turn that goes on with a stored one."""
+
+    point = HookPoint.SEND_START
+    allows = (Veto, Rewrite)
+
+    content: tuple[ContentPart, ...]
+    is_resume: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendEndContext(HookContext):
+    """A turn came to rest with `result`, which is durable."""
+
+    point = HookPoint.SEND_END
+
+    result: StatefulResult
+
+
+@dataclass(frozen=True, slots=True)
+class RoundStartContext(HookContext):
+    """A model call is next. Veto ends the send with status `vetoed`."""
+
+    point = HookPoint.ROUND_START
+    allows = (Veto,)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundDecideContext(HookContext):
+    """The loop decided what to do next; `action` is its name."""
+
+    point = HookPoint.ROUND_DECIDE
+    allows = (Veto,)
+
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEndContext(HookContext):
+    """A reply and all its calls are durable."""
+
+    point = HookPoint.ROUND_END
+
+    tool_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class LLMBeforeContext(HookContext):
+    """A request is about to go out. Rewrite(request=...) sends another, Skip(response=...) answers it, Veto ends the send."""
+
+    point = HookPoint.LLM_BEFORE
+    allows = (Veto, Skip, Rewrite)
+
+    request: LLMRequest
+
+
+@dataclass(frozen=True, slots=True)
+class LLMAfterContext(HookContext):
+    """A reply came and is about to be stored. Rewrite(response=...) stores another, Veto ends the send without it."""
+
+    point = HookPoint.LLM_AFTER
+    allows = (Veto, Rewrite)
+
+    request: LLMRequest
+    response: LLMResponse
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """Is a call as hooks see it. `arguments` are parsed and valid against the tool's schema."""
+
+    call_id: str
+    tool: ToolDefinition
+    arguments: Mapping[str, Any]
+    idempotency_key: str
+    attempt: int
+    is_approved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsBeforeContext(HookContext):
+    """A batch of calls is about to run. Veto answers all of them with an error."""
+
+    point = HookPoint.TOOLS_BEFORE
+    allows = (Veto,)
+
+    calls: tuple[PlannedCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsAfterContext(HookContext):
+    """All calls of a batch are settled and durable."""
+
+    point = HookPoint.TOOLS_AFTER
+
+    calls: tuple[PlannedCall, ...]
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolBeforeContext(HookContext):
+    """A call is about to run. Veto denies it, Skip(result=...) answers it, Rewrite(arguments=...) changes it, RequireApproval and Park make it wait."""
+
+    point = HookPoint.TOOL_BEFORE
+    allows = (Veto, Skip, Rewrite, RequireApproval, Park)
+
+    call: PlannedCall
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAfterContext(HookContext):
+    """A call gave `result`, not yet stored. Rewrite(result=...) stores another."""
+
+    point = HookPoint.TOOL_AFTER
+    allows = (Rewrite,)
+
+    call: PlannedCall
+    result: ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class ToolErrorContext(HookContext):
+    """A call failed with `error`; `result` is what the model will be told. Rewrite(result=...) tells it something else."""
+
+    point = HookPoint.TOOL_ERROR
+    allows = (Rewrite,)
+
+    call: PlannedCall
+    error: BaseException
+    result: ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAppendContext(HookContext):
+    """Messages were appended to the log and are durable; `first_seq` is the seq of the first."""
+
+    point = HookPoint.MESSAGE_APPEND
+
+    first_seq: int
+    messages: Sequence[Message]

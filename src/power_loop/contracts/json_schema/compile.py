@@ -1,0 +1,448 @@
+"""Turns a schema into checks, once, or refuses it with every reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from typing import Any, NoReturn, TypeGuard
+
+from power_loop.contracts.json_schema import combinations, containers, scalars
+from power_loop.contracts.json_schema.check import MAX_PROBLEMS, Check, Enough, Run, check_never, in_sequence
+from power_loop.contracts.json_schema.pattern import OutOfSteps, Pattern
+from power_loop.contracts.json_schema.pattern_syntax import PatternError
+from power_loop.contracts.json_schema.problems import Problem, literal, path_text, place_text, quoted, shown
+from power_loop.contracts.json_schema.values import MAX_DEPTH, TYPES, TooDeep, has_type
+
+# JSON values in one schema: the largest published tool schemas have a tenth of it.
+MAX_SCHEMA_VALUES = 50_000
+# Bits of an integer in a schema: more than any double has, few enough to print and to divide by.
+MAX_SCHEMA_INTEGER_BITS = 2_048
+
+# A place in a schema, from the root.
+Location = tuple[str | int, ...]
+
+
+class SchemaError(ValueError):
+    """Says that a schema is malformed or not supported; `problems` holds every reason, with its place in the schema."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        reasons = "; ".join(f"{problem.path}: {problem.message}" for problem in problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        super().__init__(f"the JSON Schema cannot be used: {reasons}{more}")
+
+
+class Validator:
+    """A compiled schema; safe to keep, to share between threads and to use for any number of values."""
+
+    __slots__ = ("_check",)
+
+    def __init__(self, check: Check | None) -> None:
+        self._check = check
+
+    def problems(self, value: Any) -> tuple[Problem, ...]:
+        """Lists what is wrong with a value: nothing if it is valid, at most `MAX_PROBLEMS`, always in the same order."""
+        check = self._check
+        if check is None:
+            return ()
+        run = Run(MAX_PROBLEMS)
+        try:
+            check(value, None, run)
+        except Enough:
+            pass
+        except OutOfSteps:
+            run.found.append(
+                (None, "limit", "the value is too large to be checked against its schema: send less at a time")
+            )
+        except (TooDeep, RecursionError):
+            run.found.append(
+                (None, "limit", "the value is nested too deeply to be checked against its schema: flatten it")
+            )
+        if not run.found:
+            return ()
+        return tuple(Problem(place_text(path), message, keyword) for path, keyword, message in run.found)
+
+
+def compile_schema(schema: Mapping[str, Any] | bool) -> Validator:
+    """Checks a schema as a whole and returns its validator; raises `SchemaError` with every problem of the schema.
+
+    The schema is copied: changing it afterwards changes nothing.
+    """
+    return Validator(Compiler(schema).check_at(()))
+
+
+class Compiler:
+    """Turns every place of one schema into a check, once, and gathers all problems of the schema on the way."""
+
+    def __init__(self, schema: Mapping[str, Any] | bool) -> None:
+        """Compiles the schema; raises `SchemaError`."""
+        self._problems: list[Problem] = []
+        self._slots: dict[Location, combinations.Slot] = {}
+        self._pending: list[tuple[Location, Any]] = []
+        # From each place to those that look at the same value: a cycle in here would never end.
+        self._same_value: dict[Location, list[Location]] = {}
+        self._values = 0
+        try:
+            self.root = self._copied(schema, ())
+            self.check_for((), self.root, level=0)
+            while self._pending:
+                location, target = self._pending.pop()
+                self.check_for(location, target, level=0)
+        except RecursionError:
+            self.refuse((), "limit", message="the schema is nested too deeply")
+        self._refuse_cycles()
+        if self._problems:
+            raise SchemaError(tuple(self._problems))
+
+    def check_at(self, location: Location) -> Check | None:
+        """The check of a place in the schema; None accepts everything."""
+        return self._slots[location].check
+
+    def target_of(self, pointer: str) -> tuple[Location, Any]:
+        """Finds what a local reference points to; raises `LookupError` when that is nothing."""
+        schema = self.root
+        location: Location = ()
+        for token in _pointer_tokens(pointer):
+            if isinstance(schema, dict):
+                schema = schema[token]
+                location += (token,)
+            elif isinstance(schema, list) and token.isascii() and token.isdecimal() and len(token) < 9:
+                schema = schema[int(token)]
+                location += (int(token),)
+            else:
+                raise LookupError(pointer)
+        return location, schema
+
+    def check_for(self, location: Location, schema: Any, *, level: int) -> Check | None:
+        """Compiles the schema at a place, `level` places below the one that a reference or the root entered."""
+        slot = self._slots.setdefault(location, combinations.Slot())
+        if not slot.is_done:
+            slot.is_done = True
+            slot.check = self._compiled(location, schema, level=level)
+        return slot.check
+
+    def check_later(self, location: Location, schema: Any) -> combinations.Slot:
+        """The slot of a place that need not be compiled yet."""
+        slot = self._slots.setdefault(location, combinations.Slot())
+        if not slot.is_done:
+            self._pending.append((location, schema))
+        return slot
+
+    def note_same_value(self, location: Location, other: Location) -> None:
+        """Notes that one place applies another to the value it was given."""
+        self._same_value.setdefault(location, []).append(other)
+
+    def refuse(self, location: Location, keyword: str, *, message: str) -> None:
+        """Notes a problem of the schema."""
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(Problem(path_text(location), message, keyword))
+
+    def _compiled(self, location: Location, schema: Any, *, level: int) -> Check | None:
+        if schema is True:
+            return None
+        if schema is False:
+            return check_never
+        if not isinstance(schema, dict):
+            self.refuse(location, "type", message=f"a schema must be an object or a boolean, got {shown(schema)}")
+            return None
+        return _Node(self, location, schema=schema, level=level).compiled()
+
+    def _copied(self, value: Any, location: Location) -> Any:
+        """Copies plain JSON out of what the caller handed in; refuses what could not stand in a JSON file."""
+        self._values += 1
+        if self._values > MAX_SCHEMA_VALUES:
+            self._give_up(location, f"the schema holds more than {MAX_SCHEMA_VALUES} values")
+        if len(location) > MAX_DEPTH:
+            self._give_up((), f"the schema is nested deeper than {MAX_DEPTH} levels, or contains itself")
+        if isinstance(value, Mapping):
+            for name in value:
+                if not isinstance(name, str):
+                    self._give_up(location, f"the name {name!r} must be a string")
+            return {name: self._copied(item, (*location, name)) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._copied(item, (*location, index)) for index, item in enumerate(value)]
+        if isinstance(value, int) and value.bit_length() > MAX_SCHEMA_INTEGER_BITS:
+            self._give_up(location, "the number is too large")
+        if isinstance(value, float) and not isfinite(value):
+            self._give_up(location, f"{value!r} is not a JSON number")
+        if value is not None and not isinstance(value, (str, bool, int, float)):
+            self._give_up(location, f"must be JSON, got {shown(value)}")
+        return value
+
+    def _give_up(self, location: Location, message: str) -> NoReturn:
+        raise SchemaError((Problem(path_text(location), message, "limit"),))
+
+    def _refuse_cycles(self) -> None:
+        finished: set[Location] = set()
+        for start in self._same_value:
+            if start in finished:
+                continue
+            trail: list[tuple[Location, Iterator[Location]]] = [(start, iter(self._same_value[start]))]
+            on_trail = {start}
+            while trail:
+                location, following = trail[-1]
+                target = next(following, None)
+                if target is None:
+                    trail.pop()
+                    on_trail.discard(location)
+                    finished.add(location)
+                elif target in on_trail:
+                    message = f"leads back to {path_text(target)} without consuming any of the value"
+                    self.refuse(location, "$ref", message=message)
+                elif target not in finished:
+                    trail.append((target, iter(self._same_value.get(target, ()))))
+                    on_trail.add(target)
+
+
+def _pointer_tokens(pointer: str) -> list[str]:
+    """The steps of `#/a/b`; raises `LookupError` for any other kind of reference."""
+    if pointer == "#":
+        return []
+    if not pointer.startswith("#/"):
+        raise LookupError(pointer)
+    try:
+        text = re.sub(r"(?:%[0-9A-Fa-f]{2})+", lambda found: bytes.fromhex(found[0].replace("%", "")).decode(), pointer)
+    except UnicodeDecodeError as error:
+        raise LookupError(pointer) from error
+    return [token.replace("~1", "/").replace("~0", "~") for token in text[2:].split("/")]
+
+
+class _Node:
+    """Reads the keywords of one schema object and turns them into one check."""
+
+    def __init__(self, compiler: Compiler, location: Location, *, schema: dict[str, Any], level: int) -> None:
+        self._compiler = compiler
+        self._location = location
+        self._schema = schema
+        self._level = level
+
+    def compiled(self) -> Check | None:
+        for keyword in ("$defs", "definitions"):
+            for location, schema in self._schemas_by_name(keyword):
+                self._compiler.check_later(location, schema)
+        for keyword in ("$dynamicRef", "$recursiveRef"):
+            if keyword in self._schema:
+                message = f"{keyword} is not supported: use $ref with '#/$defs/...'"
+                self._compiler.refuse((*self._location, keyword), keyword, message=message)
+        names = self._types()
+        constants = self._constants()
+        checks = [scalars.equal_to(values, keyword) for keyword, values in constants]
+        found = (self._string(), self._number_bounds(), self._array(), *self._object(), *self._combinations())
+        checks.extend(check for check in found if check is not None)
+        # Constants that all have the type say more than the type does.
+        if names is None or any(all(has_type(value, names) for value in values) for _, values in constants):
+            return in_sequence(checks)
+        return scalars.typed(names, in_sequence(checks))
+
+    # -- reading keywords --
+
+    def _refuse(self, keyword: str, expected: str) -> None:
+        message = f"must be {expected}, got {shown(self._schema[keyword])}"
+        self._compiler.refuse((*self._location, keyword), keyword, message=message)
+
+    def _count(self, keyword: str) -> int | None:
+        value = self._schema.get(keyword)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        if keyword in self._schema:
+            self._refuse(keyword, "a whole number from 0")
+        return None
+
+    def _number(self, keyword: str) -> float | None:
+        value = self._schema.get(keyword)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value
+        if keyword in self._schema:
+            self._refuse(keyword, "a number")
+        return None
+
+    def _pattern(self, source: str, location: Location) -> Pattern | None:
+        try:
+            return Pattern(source)
+        except PatternError as error:
+            message = f"the pattern {quoted(source)} cannot be used: {error}"
+            self._compiler.refuse(location, "pattern", message=message)
+        return None
+
+    def _below(self, *steps: str | int, schema: Any, same_value: bool) -> Check | None:
+        location = (*self._location, *steps)
+        if same_value:
+            self._compiler.note_same_value(self._location, location)
+        return self._compiler.check_for(location, schema, level=self._level + 1)
+
+    def _check_of(self, keyword: str, *, same_value: bool = False) -> Check | None:
+        """The check of a keyword that holds a schema; None also when the keyword is absent."""
+        if keyword not in self._schema:
+            return None
+        return self._below(keyword, schema=self._schema[keyword], same_value=same_value)
+
+    def _schemas_by_name(self, keyword: str) -> list[tuple[Location, Any]]:
+        schemas = self._schema.get(keyword, {})
+        if isinstance(schemas, dict):
+            return [((*self._location, keyword, name), schema) for name, schema in schemas.items()]
+        self._refuse(keyword, "an object of schemas")
+        return []
+
+    def _checks_by_name(self, keyword: str, *, same_value: bool = False) -> dict[str, Check | None]:
+        return {
+            str(location[-1]): self._below(keyword, location[-1], schema=schema, same_value=same_value)
+            for location, schema in self._schemas_by_name(keyword)
+        }
+
+    def _checks_in_list(self, keyword: str, *, same_value: bool = False) -> list[Check | None]:
+        schemas = self._schema.get(keyword)
+        if isinstance(schemas, list) and schemas:
+            return [self._below(keyword, at, schema=schema, same_value=same_value) for at, schema in enumerate(schemas)]
+        if keyword in self._schema:
+            self._refuse(keyword, "an array of at least one schema")
+        return []
+
+    # -- keywords for any value --
+
+    def _types(self) -> tuple[str, ...] | None:
+        if "type" not in self._schema:
+            return None
+        names = declared_types(self._schema)
+        if names is None:
+            message = f"must be one or several of {', '.join(TYPES)}, got {literal(self._schema['type'])}"
+            self._compiler.refuse((*self._location, "type"), "type", message=message)
+        return names
+
+    def _constants(self) -> list[tuple[str, list[Any]]]:
+        constants = []
+        if "enum" in self._schema:
+            if isinstance(self._schema["enum"], list):
+                constants.append(("enum", self._schema["enum"]))
+            else:
+                self._refuse("enum", "an array of values")
+        if "const" in self._schema:
+            constants.append(("const", [self._schema["const"]]))
+        return constants
+
+    def _combinations(self) -> list[Check | None]:
+        every = [check for check in self._checks_in_list("allOf", same_value=True) if check is not None]
+        condition = self._check_of("if", same_value=True)
+        then = self._check_of("then", same_value=True)
+        otherwise = self._check_of("else", same_value=True)
+        forbidden = self._check_of("not", same_value=True)
+        some = self._branches("anyOf")
+        one = self._branches("oneOf")
+        return [
+            self._reference(),
+            combinations.all_of(every) if every else None,
+            combinations.any_of(some) if all(branch.check is not None for branch in some) and some else None,
+            combinations.exactly_one_of(one) if one else None,
+            combinations.negated(forbidden, literal(self._schema["not"])) if "not" in self._schema else None,
+            combinations.conditional(condition, then, otherwise=otherwise) if "if" in self._schema else None,
+        ]
+
+    def _branches(self, keyword: str) -> list[combinations.Branch]:
+        checks = self._checks_in_list(keyword, same_value=True)
+        return [
+            combinations.Branch(check, declared_types(schema), number=number)
+            for number, (check, schema) in enumerate(zip(checks, self._schema.get(keyword, ()), strict=False), start=1)
+        ]
+
+    def _reference(self) -> Check | None:
+        if "$ref" not in self._schema:
+            return None
+        pointer = self._schema["$ref"]
+        if not isinstance(pointer, str):
+            self._refuse("$ref", "a string")
+            return None
+        try:
+            location, target = self._compiler.target_of(pointer)
+        except LookupError:
+            reason = "points to nothing in this schema" if pointer.startswith("#/") else "is not '#' and not '#/...'"
+            message = f"the reference {quoted(pointer)} {reason}: only places in the same schema can be used"
+            self._compiler.refuse((*self._location, "$ref"), "$ref", message=message)
+            return None
+        self._compiler.note_same_value(self._location, location)
+        return combinations.referred(self._compiler.check_later(location, target), weight=self._level + 1)
+
+    # -- keywords for values of one type --
+
+    def _string(self) -> Check | None:
+        pattern = None
+        source = self._schema.get("pattern")
+        if isinstance(source, str):
+            pattern = self._pattern(source, (*self._location, "pattern"))
+        elif "pattern" in self._schema:
+            self._refuse("pattern", "a string")
+        return scalars.string(self._count("minLength") or 0, self._count("maxLength"), pattern=pattern)
+
+    def _number_bounds(self) -> Check | None:
+        divisor = self._number("multipleOf")
+        if divisor is not None and divisor <= 0:
+            self._refuse("multipleOf", "a number above 0")
+            divisor = None
+        return scalars.number(
+            self._number("minimum"),
+            self._number("maximum"),
+            above=self._number("exclusiveMinimum"),
+            below=self._number("exclusiveMaximum"),
+            divisor=divisor,
+        )
+
+    def _array(self) -> Check | None:
+        leading, rest = "prefixItems", "items"
+        if isinstance(self._schema.get("items"), list) and "prefixItems" not in self._schema:
+            leading, rest = "items", "additionalItems"
+        contains = None
+        wanted = self._check_of("contains")
+        least, most = self._count("minContains"), self._count("maxContains")
+        if "contains" in self._schema:
+            text = literal(self._schema["contains"])
+            contains = containers.containing(wanted, 1 if least is None else least, most=most, text=text)
+        is_unique = self._schema.get("uniqueItems", False)
+        if not isinstance(is_unique, bool):
+            self._refuse("uniqueItems", "true or false")
+        return containers.array(
+            (self._checks_in_list(leading), self._check_of(rest)),
+            self._count("minItems") or 0,
+            most=self._count("maxItems"),
+            contains=contains,
+            is_unique=is_unique is True,
+        )
+
+    def _object(self) -> list[Check | None]:
+        properties = self._checks_by_name("properties")
+        additional = self._check_of("additionalProperties")
+        required = self._schema.get("required", [])
+        if not _is_names(required):
+            self._refuse("required", "an array of strings")
+            required = []
+        required = list(dict.fromkeys(required))
+        patterns = []
+        for location, schema in self._schemas_by_name("patternProperties"):
+            pattern = self._pattern(str(location[-1]), location)
+            check = self._below("patternProperties", location[-1], schema=schema, same_value=False)
+            if pattern is not None:
+                patterns.append((pattern, check))
+        dependents = self._schema.get("dependentRequired", {})
+        if not isinstance(dependents, dict) or not all(_is_names(names) for names in dependents.values()):
+            self._refuse("dependentRequired", "an object of arrays of strings")
+            dependents = {}
+        return [
+            containers.members(properties, required, additional=None if patterns else additional),
+            containers.patterned(properties, patterns, additional=additional) if patterns else None,
+            containers.sized(self._count("minProperties") or 0, self._count("maxProperties")),
+            containers.named(self._check_of("propertyNames")),
+            containers.dependent(dependents, self._checks_by_name("dependentSchemas", same_value=True)),
+        ]
+
+
+def _is_names(names: Any) -> TypeGuard[list[str]]:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def declared_types(schema: Any) -> tuple[str, ...] | None:
+    """The types that a schema names itself; None when it names none (or wrong ones)."""
+    declared = schema.get("type") if isinstance(schema, dict) else None
+    names = declared if isinstance(declared, list) else [declared]
+    if names and all(isinstance(name, str) and name in TYPES for name in names):
+        return tuple(dict.fromkeys(names))
+    return None

@@ -1,0 +1,209 @@
+"""What the kernel asks of a model and what it gets back, whichever provider stands behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from power_loop.contracts.messages import Message, Origin, Role, TextPart, ToolCallPart
+
+
+class StopReason(str, Enum):
+    """Is why the model stopped."""
+
+    END = "end"
+    TOOL_CALLS = "tool_calls"
+    LENGTH = "length"  # cut by the output cap: its tool calls must not run
+    STOP_SEQUENCE = "stop_sequence"
+    CONTENT_FILTER = "content_filter"
+    REFUSAL = "refusal"
+    PAUSE = "pause"  # send the same messages and this reply again, unchanged
+    CONTEXT_FULL = "context_full"  # the context window ended the reply
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Is what one model call cost, in tokens, in one form for all providers.
+
+    `input_tokens` is the whole prompt, `cached_input_tokens` and `cache_write_tokens` are parts of it; `output_tokens` is the whole
+    reply, `reasoning_tokens` a part of it. `is_estimated` marks a count that the kernel estimated because the provider sent none.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    is_estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and reply together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.is_estimated or other.is_estimated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """Is what a model is told of a tool. `input_schema` is JSON Schema of type object. `memo` is scratch space for wires."""
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSchema:
+    """Is the JSON Schema that the final answer has to fit. `memo` is scratch space for wires and validators."""
+
+    schema: Mapping[str, Any]
+    name: str = "output"
+    description: str = ""
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LLMRequest:
+    """Is one call of a model.
+
+    `messages` is a valid transcript: every call is answered once, directly after the message that asked. `tail` is more text that belongs
+    behind the last message for this call only (live state, an instruction); it is not part of the log. `tool_choice` is `auto`,
+    `none`, `required` or a tool's name. `extra` is merged into the request's body as it is. `cache_key` names the conversation to
+    providers that route by it.
+    """
+
+    messages: tuple[Message, ...] | list[Message]
+    system: str | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
+    output_schema: OutputSchema | None = None
+    tail: str | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    reasoning_effort: str | None = None
+    parallel_tool_calls: bool | None = None
+    cache_key: str | None = None
+    extra: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LLMResponse:
+    """Is one whole reply. `usage` is None when the provider sent none; it is never copied from another call.
+
+    `id` is the provider's id of the reply, `request_id` its id of the HTTP exchange, `model` the model that answered.
+    """
+
+    message: Message
+    stop: StopReason = StopReason.END
+    usage: Usage | None = None
+    id: str | None = None
+    request_id: str | None = None
+    model: str | None = None
+
+    @classmethod
+    def of_text(cls, text: str, *, usage: Usage | None = None) -> LLMResponse:
+        """Return a reply that only says `text`."""
+        return cls(Message(Role.ASSISTANT, (TextPart(text),)), usage=usage)
+
+    @classmethod
+    def of_calls(cls, *calls: ToolCallPart, text: str = "", usage: Usage | None = None) -> LLMResponse:
+        """Return a reply that asks for tool calls, after some `text` if there is any."""
+        spoken = (TextPart(text),) if text else ()
+        return cls(Message(Role.ASSISTANT, (*spoken, *calls)), StopReason.TOOL_CALLS, usage)
+
+
+class DeltaKind(str, Enum):
+    """Is what a piece of a streamed reply carries."""
+
+    TEXT = "text"
+    REASONING = "reasoning"
+    TOOL_CALL = "tool_call"
+
+
+class LLMDelta:
+    """Is one piece of a reply while it streams: not durable, and void if the call is tried again.
+
+    `text` is the piece (for a tool call: of its arguments), `index` the position of the tool call in the reply, `name` its tool, given
+    with the first piece. A plain class, because thousands are made a second.
+    """
+
+    __slots__ = ("index", "kind", "name", "text")
+
+    def __init__(self, kind: DeltaKind, text: str, index: int = 0, name: str | None = None) -> None:
+        self.kind = kind
+        self.text = text
+        self.index = index
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"LLMDelta({self.kind.value!r}, {self.text!r}, index={self.index}, name={self.name!r})"
+
+
+Emit = Callable[[LLMDelta], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Is what the kernel has to know of a model. Window and cap are in tokens.
+
+    `wire` names the message format; it and `model` decide whether stored reasoning may go back. `has_json_schema` tells whether the model takes an
+    output schema natively; without it the kernel asks for JSON in words.
+    """
+
+    provider: str
+    model: str
+    wire: str = "custom"
+    context_window_tokens: int = 128_000
+    max_output_tokens: int = 4_096
+    has_json_schema: bool = False
+    has_tools: bool = True
+
+    @property
+    def origin(self) -> Origin:
+        """What marks the replies of this model."""
+        return Origin(self.wire, self.model)
+
+
+class LLMService(Protocol):
+    """Is a model. A user's own takes ten lines: say what it is in `info`, answer in `generate`.
+
+    `generate` makes one attempt, calls `emit` for pieces as they come (or never), and returns the whole reply or raises an `LLMError`; the
+    kernel retries. It must end promptly when its task is cancelled.
+    """
+
+    @property
+    def info(self) -> ModelInfo:
+        """What this model is and can do."""
+        ...
+
+    async def generate(self, request: LLMRequest, emit: Emit) -> LLMResponse:
+        """Make one attempt at one reply."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LLMRetryPolicy:
+    """Says when a failed model call is tried again.
+
+    `max_attempts` counts all real calls of one reply, the first included (default 4). The wait before attempt n is drawn evenly between zero
+    and min(`max_delay_s`, `base_delay_s` * 2**(n-1)), and is never under what the provider asked for; if the provider asks for more
+    than `max_retry_after_s`, the call fails at once. `total_s` bounds all attempts and waits of one reply.
+    """
+
+    max_attempts: int = 4
+    base_delay_s: float = 0.5
+    max_delay_s: float = 20.0
+    max_retry_after_s: float = 120.0
+    total_s: float = 600.0

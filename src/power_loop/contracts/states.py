@@ -1,0 +1,89 @@
+"""The lifecycles: which states a session, a send and a tool call have, and which steps between them are allowed."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class SessionState(str, Enum):
+    """Is where a session stands."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class SendStatus(str, Enum):
+    """Is where a send stands; all but `running` and `waiting_for_input` are ends."""
+
+    RUNNING = "running"
+    WAITING_FOR_INPUT = "waiting_for_input"
+    COMPLETED = "completed"
+    TRUNCATED = "truncated"  # the model's answer was cut by its output cap
+    REFUSED = "refused"  # the model refused
+    CONTENT_FILTERED = "content_filtered"  # the provider withheld the answer
+    EMPTY = "empty"  # the model answered nothing
+    VETOED = "vetoed"  # a hook ended the send
+    CANCELLED = "cancelled"
+    ROUNDS_EXCEEDED = "rounds_exceeded"
+    TOKENS_EXCEEDED = "tokens_exceeded"
+    TOOL_CALLS_EXCEEDED = "tool_calls_exceeded"
+    TIME_EXCEEDED = "time_exceeded"
+    OUTPUT_INVALID = "output_invalid"  # the answer does not fit output_schema
+    FAILED = "failed"  # the model could not be reached; resume() tries again
+    INTERRUPTED = "interrupted"  # its process died and another send went on without it
+    ABORTED = "aborted"  # abort_pending() or heal_pending() ended it
+
+
+#: A send in one of these states can be driven on by `resume()`.
+RESUMABLE_SENDS = frozenset({SendStatus.RUNNING, SendStatus.WAITING_FOR_INPUT, SendStatus.FAILED})
+
+
+class Effect(str, Enum):
+    """Is what running a tool twice would do; it decides what happens to a call whose process died."""
+
+    READ = "read"  # no effect: run again freely
+    IDEMPOTENT = "idempotent"  # run again with the same ctx.idempotency_key
+    ONCE = "once"  # never run again by itself: the outcome is unknown
+
+
+class CallState(str, Enum):
+    """Is where a tool call stands in the ledger."""
+
+    REQUESTED = "requested"  # the model asked for it; it has not run
+    STARTED = "started"  # it may have had its effect
+    WAITING = "waiting"  # a person or the application has to answer
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"  # its process died between the start and the outcome
+    ABORTED = "aborted"
+
+
+#: A call in one of these states keeps its send from ending.
+OPEN_CALLS = frozenset({CallState.REQUESTED, CallState.STARTED, CallState.WAITING})
+
+#: The steps of a call. A state without a row is final and its row never changes again.
+CALL_STEPS: dict[CallState, frozenset[CallState]] = {
+    CallState.REQUESTED: frozenset(
+        {CallState.STARTED, CallState.WAITING, CallState.SUCCEEDED, CallState.FAILED, CallState.ABORTED}
+    ),
+    # Back to `started` is a second attempt of a call that may run again.
+    CallState.STARTED: frozenset(
+        {
+            CallState.STARTED,
+            CallState.WAITING,
+            CallState.SUCCEEDED,
+            CallState.FAILED,
+            CallState.UNKNOWN,
+            CallState.ABORTED,
+        }
+    ),
+    CallState.WAITING: frozenset({CallState.REQUESTED, CallState.SUCCEEDED, CallState.FAILED, CallState.ABORTED}),
+}
+
+
+class WaitKind(str, Enum):
+    """Is what a waiting call waits for."""
+
+    APPROVAL = "approval"  # a person says whether it may run
+    INPUT = "input"  # a person gives its value
+    RESULT = "result"  # the application brings its result

@@ -1,0 +1,101 @@
+"""What a tool is: its definition, what its handler is given, and what it may give back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Union
+
+from power_loop.contracts.cancellation import CancellationToken
+from power_loop.contracts.messages import ContentPart
+from power_loop.contracts.states import Effect, WaitKind
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """Is what a handler returns when plain text or JSON is not enough.
+
+    `content` is text or content parts (images reach models that see); `is_error` marks it as an error for the model.
+    """
+
+    content: str | tuple[ContentPart, ...]
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Is returned by a handler (or a hook) to park its call until a person or the application answers, in whatever process.
+
+    `prompt` is the question, `answer_schema` the JSON Schema of an acceptable answer, `data` anything else the asking side wants to show.
+    """
+
+    prompt: str
+    kind: WaitKind = WaitKind.INPUT
+    answer_schema: Mapping[str, Any] | None = None
+    data: Mapping[str, Any] | None = None
+
+
+class ToolContext(Protocol):
+    """Is what a handler knows of its call. Ask for it with a parameter annotated `ToolContext`.
+
+    `idempotency_key` stays the same over every retry and resume of this call; `attempt` counts from 1. `deadline_s` is the monotonic second
+    at which the call is ended, or None. `state` is a dict of JSON values that lasts as long as the session; what is set in it is stored
+    with the call's result.
+    """
+
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def send_index(self) -> int: ...
+    @property
+    def call_id(self) -> str: ...
+    @property
+    def tool_name(self) -> str: ...
+    @property
+    def idempotency_key(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def deadline_s(self) -> float | None: ...
+    @property
+    def cancellation(self) -> CancellationToken: ...
+    @property
+    def state(self) -> dict[str, Any]: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+
+    def progress(self, message: str, *, fraction: float | None = None) -> None:
+        """Tell subscribers how far the call is; may be called from any thread. `fraction` is 0.0 to 1.0."""
+        ...
+
+
+#: What a handler may return: text, any JSON value, parts, a ToolResult, or Waiting.
+ToolOutput = Any
+ToolHandler = Union[Callable[..., ToolOutput], Callable[..., Awaitable[ToolOutput]]]
+#: Is asked for the outcome of a call that was started when its process died: a result if it had its effect, None if it had not;
+#: it raises if it cannot tell.
+ToolProbe = Callable[[str], Union[ToolOutput, Awaitable[ToolOutput]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """Is one tool that a model may call.
+
+    `handler` gets the validated arguments as keyword arguments; None means that the application brings the result with
+    `submit_tool_result`. `takes_context` names the parameter that receives the ToolContext, if any. A sync handler runs in a thread.
+    `effect` says what a second run would do (default once). `timeout_s` ends a call (default 120 seconds; None: the send's own limit).
+    `parallel` False keeps the tool from running beside other calls of its batch. `requires_approval` parks every call until a person approves.
+    `max_result_chars` is how much of a result the model sees (default 30,000); the whole is stored. `probe` see ToolProbe.
+    """
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+    handler: ToolHandler | None = None
+    effect: Effect = Effect.ONCE
+    timeout_s: float | None = 120.0
+    parallel: bool = True
+    requires_approval: bool = False
+    max_result_chars: int = 30_000
+    takes_context: str | None = None
+    probe: ToolProbe | None = field(default=None, repr=False)

@@ -1,0 +1,1 @@
+"""Is what the model sees: the view of the log that each request carries."""

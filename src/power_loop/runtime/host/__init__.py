@@ -1,0 +1,1 @@
+"""Is this machine: processes and what they may touch."""

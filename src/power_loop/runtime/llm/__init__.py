@@ -1,0 +1,1 @@
+"""Is how models are reached: pure wire formats, and the carriers that bring bytes."""

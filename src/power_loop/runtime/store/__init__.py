@@ -1,0 +1,1 @@
+"""Is everything durable: sessions, messages, calls and sends, and the transactions that change them."""

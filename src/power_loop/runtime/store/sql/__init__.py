@@ -1,0 +1,1 @@
+"""Is the only place where a database is named."""

@@ -1,0 +1,1 @@
+"""Floor 3, what a model may do: definitions beside their handlers."""
