@@ -1,0 +1,34 @@
+"""How often the disk is told to keep what it was given: fsyncs a turn, counted by strace in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+
+from benchmarks.measure import number
+from benchmarks.report import has
+from benchmarks.setting import ROOT, Setting, program
+
+CALLS = "fsync,fdatasync"
+
+
+def syncs_a_turn(setting: Setting, *, sessions: int, turns: int) -> str:
+    """The count as text, or why there is none; a run of more turns less a shorter one, so that start-up drops out."""
+    if not has("strace"):
+        return "no strace"
+    short, long = (_syncs(setting, sessions, turns * factor) for factor in (1, 3))
+    if short is None or long is None:
+        return "strace may not trace"
+    return number((long - short) / (2 * turns * sessions))
+
+
+def _syncs(setting: Setting, sessions: int, turns: int) -> int | None:
+    trace = setting.folder / "syncs.txt"
+    command = ["strace", "-f", "-qq", "-e", f"trace={CALLS}", "-o", str(trace)]
+    command += program("crowd", setting.base_url, setting.database("syncs"), sessions, turns)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode:
+        if "ptrace" in run.stderr or "PTRACE" in run.stderr:
+            return None
+        raise RuntimeError(run.stderr)
+    # An interrupted call is told in two lines; only its first one names the call with its opening parenthesis.
+    return sum("sync(" in line for line in trace.read_text().splitlines())
