@@ -33,7 +33,14 @@ class AgentEvent:
     __slots__ = ("at_ms", "monotonic_s", "payload", "round", "send_index", "seq", "session_id")
 
     def __init__(
-        self, seq: int, at_ms: int, monotonic_s: float, session_id: str, send_index: int, round: int, payload: EventPayload
+        self,
+        seq: int,
+        at_ms: int,
+        monotonic_s: float,
+        session_id: str,
+        send_index: int,
+        round: int,
+        payload: EventPayload,
     ) -> None:
         self.seq = seq
         self.at_ms = at_ms
@@ -49,7 +56,9 @@ class AgentEvent:
         return self.payload.type
 
     def __repr__(self) -> str:
-        return f"AgentEvent({self.seq}, {self.session_id}, send={self.send_index}, round={self.round}, {self.payload!r})"
+        return (
+            f"AgentEvent({self.seq}, {self.session_id}, send={self.send_index}, round={self.round}, {self.payload!r})"
+        )
 
 
 @dataclass(frozen=True, slots=True)

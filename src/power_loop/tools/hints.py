@@ -173,7 +173,9 @@ class HintReader:
         elif shapes:
             schema["prefixItems"] = [shape.schema for shape in shapes]
         converts = [shape.convert for shape in shapes]
-        return Shape(schema, _tuple_converter(converts), kinds=_ARRAY, is_hashable=all(shape.is_hashable for shape in shapes))
+        return Shape(
+            schema, _tuple_converter(converts), kinds=_ARRAY, is_hashable=all(shape.is_hashable for shape in shapes)
+        )
 
     def _is_empty_tuple(self, args: tuple[Any, ...]) -> bool:
         return args == ((),)
@@ -183,7 +185,9 @@ class HintReader:
             return Shape({"type": "object"}, kinds=_OBJECT, is_hashable=False)
         key, value = self.read(args[0]), self.read(args[1])
         if key.kinds != {str}:
-            raise HintRefused(f"a JSON object has text keys, not {_shown(args[0])}: use dict[str, ...] or a list of pairs")
+            raise HintRefused(
+                f"a JSON object has text keys, not {_shown(args[0])}: use dict[str, ...] or a list of pairs"
+            )
         schema: dict[str, Any] = {"type": "object"}
         if key.schema != {"type": "string"}:
             schema["propertyNames"] = key.schema
@@ -248,7 +252,9 @@ def _refusal(hint: Any) -> str:
 
 
 def _shown(hint: Any) -> str:
-    return hint.__qualname__ if isinstance(hint, type) and get_origin(hint) is None else str(hint).removeprefix("typing.")
+    return (
+        hint.__qualname__ if isinstance(hint, type) and get_origin(hint) is None else str(hint).removeprefix("typing.")
+    )
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -357,7 +363,8 @@ def _fields(hint: Any, reader: HintReader) -> list[_Field]:
     if _is_named_tuple(hint):
         defaults = hint._field_defaults
         return [
-            _Field(name, _hint_of(hint, name, reader), name not in defaults, defaults.get(name)) for name in hint._fields
+            _Field(name, _hint_of(hint, name, reader), name not in defaults, defaults.get(name))
+            for name in hint._fields
         ]
     fields = [field for field in dataclasses.fields(hint) if field.init]
     known = {field.name for field in fields}
@@ -367,7 +374,9 @@ def _fields(hint: Any, reader: HintReader) -> list[_Field]:
             parameter.VAR_KEYWORD,
         )
         if parameter.name not in known and not is_optional:
-            raise HintRefused(f"{hint.__name__} takes {parameter.name!r}, which is no field of it, so no model can give it")
+            raise HintRefused(
+                f"{hint.__name__} takes {parameter.name!r}, which is no field of it, so no model can give it"
+            )
     return [_dataclass_field(field, _hint_of(hint, field.name, reader)) for field in fields]
 
 

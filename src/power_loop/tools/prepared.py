@@ -96,7 +96,9 @@ def definition_problems(definition: ToolDefinition) -> list[str]:
 def _examine(definition: ToolDefinition) -> tuple[list[str], Validator | None]:
     problems: list[str] = []
     if not isinstance(definition.name, str) or _NAME.fullmatch(definition.name) is None:
-        problems.append(f"its name {definition.name!r} is not 1 to 64 of the characters a-z, A-Z, 0-9, _ and -: give a name=")
+        problems.append(
+            f"its name {definition.name!r} is not 1 to 64 of the characters a-z, A-Z, 0-9, _ and -: give a name="
+        )
     if not isinstance(definition.description, str) or not definition.description.strip():
         problems.append("it has no description: models choose tools by it, so write a docstring or give a description=")
     problems += _option_problems(definition)
@@ -112,12 +114,16 @@ def _examine(definition: ToolDefinition) -> tuple[list[str], Validator | None]:
 def _option_problems(definition: ToolDefinition) -> list[str]:
     problems: list[str] = []
     # Types are checked, because a wrong option would show only in the middle of a turn.
-    options: dict[str, Any] = {name: getattr(definition, name) for name in ("effect", "timeout_s", "max_result_chars", "probe")}
+    options: dict[str, Any] = {
+        name: getattr(definition, name) for name in ("effect", "timeout_s", "max_result_chars", "probe")
+    }
     if not isinstance(options["effect"], Effect):
         problems.append(f"its effect {options['effect']!r} is none of {', '.join(effect.value for effect in Effect)}")
     timeout_s = options["timeout_s"]
     if timeout_s is not None and not (_is_number(timeout_s) and isfinite(timeout_s) and timeout_s > 0):
-        problems.append(f"its timeout_s {timeout_s!r} is not a number of seconds above 0, or None for the send's own limit")
+        problems.append(
+            f"its timeout_s {timeout_s!r} is not a number of seconds above 0, or None for the send's own limit"
+        )
     limit = options["max_result_chars"]
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         problems.append(f"its max_result_chars {limit!r} is not a whole number of at least 1")

@@ -133,7 +133,13 @@ _SCALARS: dict[Any, Shape] = {
     ),
     **{
         kind: Shape({"type": "string"}, kind, kinds=_TEXT)
-        for kind in (pathlib.Path, type(pathlib.Path()), pathlib.PurePath, pathlib.PurePosixPath, pathlib.PureWindowsPath)
+        for kind in (
+            pathlib.Path,
+            type(pathlib.Path()),
+            pathlib.PurePath,
+            pathlib.PurePosixPath,
+            pathlib.PureWindowsPath,
+        )
     },
 }
 
