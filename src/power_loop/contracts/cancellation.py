@@ -13,7 +13,8 @@ _POLL_S = 0.02
 class CancellationToken:
     """Asks the turn that holds it to end; may be cancelled from any thread, any number of times.
 
-    `CancellationToken.from_event(event)` follows an `asyncio.Event` or a `threading.Event` that the application already has.
+    `CancellationToken.from_event(event)` follows an `asyncio.Event` or a `threading.Event` that the application already
+    has.
     """
 
     __slots__ = ("_callbacks", "_event", "_lock", "_reason")
@@ -53,7 +54,8 @@ class CancellationToken:
             callback()
 
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` once, in the running event loop, as soon as the token is cancelled; return what ends the watch."""
+        """Call `callback` once, in the running event loop, as soon as the token is cancelled; return what ends the
+        watch."""
         loop = asyncio.get_running_loop()
 
         def call_in_loop() -> None:

@@ -7,7 +7,8 @@ import os
 import time
 from typing import Protocol
 
-# Crockford's base32 without vowels' twins: case-insensitive, no separators, safe in URLs, file names and every SQL collation.
+# Crockford's base32 without vowels' twins: case-insensitive, no separators, safe in URLs, file names and every SQL
+# collation.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _ID_BYTES = 10
 
@@ -38,15 +39,19 @@ class SystemClock:
     __slots__ = ()
 
     def now_ms(self) -> int:
+        """Return epoch milliseconds."""
         return time.time_ns() // 1_000_000
 
     def monotonic_s(self) -> float:
+        """Return monotonic seconds."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
+        """Wait."""
         await asyncio.sleep(seconds)
 
     def new_id(self, kind: str) -> str:
+        """Return a fresh id from the machine's randomness."""
         number = int.from_bytes(os.urandom(_ID_BYTES), "big")
         letters = []
         for _ in range(_ID_BYTES * 8 // 5):

@@ -267,8 +267,8 @@ class TransactionError(StoreError):
 class LLMError(PowerLoopError):
     """Is the branch of failures of a model call; `retryable` tells whether the kernel tries again by itself.
 
-    `status` is the HTTP status if there was one, `provider_code` the provider's own error code or type, `request_id` the provider's
-    id of the exchange, `retry_after_s` what the provider asked to wait, in seconds.
+    `status` is the HTTP status if there was one, `provider_code` the provider's own error code or type, `request_id`
+    the provider's id of the exchange, `retry_after_s` what the provider asked to wait, in seconds.
     """
 
     code = "llm.failed"
@@ -407,7 +407,8 @@ class ToolDefinitionError(ToolError):
 class OutputError(PowerLoopError):
     """Says that the model's answer does not fit `output_schema`, after the repairs that were allowed.
 
-    `raw_text` is the last answer as it came, `problems` what is wrong with it. The answer is stored; the session is ready.
+    `raw_text` is the last answer as it came, `problems` what is wrong with it. The answer is stored; the session is
+    ready.
     """
 
     code = "output.invalid"

@@ -1,7 +1,7 @@
 """What the kernel tells about itself: one frozen payload an event, in one envelope.
 
-Every payload is announced after what it tells is durable. The three deltas and `ToolCallProgressed` are the exception: they tell what is
-streaming by, and are void once `StreamReset` or another attempt of the same round comes.
+Every payload is announced after what it tells is durable. The three deltas and `ToolCallProgressed` are the exception:
+they tell what is streaming by, and are void once `StreamReset` or another attempt of the same round comes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from power_loop.contracts.results import StatefulResult
 
 @dataclass(frozen=True, slots=True)
 class EventPayload:
-    """Is the root of all payloads; `type` is the event's frozen name, `is_durable` tells whether it stands for stored facts."""
+    """Is the root of all payloads; `type` is the event's frozen name, `is_durable` tells whether it stands for stored
+    facts."""
 
     type: ClassVar[str] = ""
     is_durable: ClassVar[bool] = True
@@ -26,8 +27,9 @@ class EventPayload:
 class AgentEvent:
     """Is one event: a payload and where and when it happened.
 
-    `seq` orders all events of a bus without gaps, `monotonic_s` measures between them, `at_ms` is wall-clock epoch milliseconds. `send_index` and `round`
-    are 0 where there is none. A plain class, because thousands are made a second; treat it as frozen.
+    `seq` orders all events of a bus without gaps, `monotonic_s` measures between them, `at_ms` is wall-clock epoch
+    milliseconds. `send_index` and `round` are 0 where there is none. A plain class, because thousands are made a
+    second; treat it as frozen.
     """
 
     __slots__ = ("at_ms", "monotonic_s", "payload", "round", "send_index", "seq", "session_id")

@@ -1,7 +1,8 @@
 """The points of a turn where the application may look in, and what it may decide there.
 
-A hook is a callable, sync or async, that takes the point's context. It returns None to let things go on, or one of the decisions that
-its point allows (the union in the point's context). Points that may veto fail closed: a hook that raises there ends the step. Points that only tell fail
+A hook is a callable, sync or async, that takes the point's context. It returns None to let things go on, or one of the
+decisions that its point allows (the union in the point's context). Points that may veto fail closed: a hook that raises
+there ends the step. Points that only tell fail
 open: the failure becomes an event.
 """
 
@@ -44,7 +45,10 @@ class HookPoint(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Veto:
-    """Says no. A vetoed send or round ends with status `vetoed`; a vetoed call is answered with `reason` as an error."""
+    """Says no.
+
+    A vetoed send or round ends with status `vetoed`; a vetoed call is answered with `reason` as an error.
+    """
 
     reason: str
 
@@ -59,7 +63,8 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Goes on with something else: `content` of an input, `request` of a model call, `response` of a reply, `arguments` or `result` of a call."""
+    """Goes on with something else: `content` of an input, `request` of a model call, `response` of a reply, `arguments`
+    or `result` of a call."""
 
     content: str | tuple[ContentPart, ...] | None = None
     request: LLMRequest | None = None
@@ -70,7 +75,10 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class RequireApproval:
-    """Parks a tool call until a person approves it. A call that was approved with these arguments is not parked again."""
+    """Parks a tool call until a person approves it.
+
+    A call that was approved with these arguments is not parked again.
+    """
 
     prompt: str
     data: Mapping[str, Any] | None = None
@@ -121,7 +129,10 @@ class SessionEndContext(HookContext):
 
 @dataclass(frozen=True, slots=True)
 class SendStartContext(HookContext):
-    """An input is about to be stored. Veto refuses it, Rewrite(content=...) stores another. `is_resume` marks a turn that goes on with a stored one."""
+    """An input is about to be stored.
+
+    Veto refuses it, Rewrite(content=...) stores another. `is_resume` marks a turn that goes on with a stored one.
+    """
 
     point = HookPoint.SEND_START
     allows = (Veto, Rewrite)
@@ -168,7 +179,10 @@ class RoundEndContext(HookContext):
 
 @dataclass(frozen=True, slots=True)
 class LLMBeforeContext(HookContext):
-    """A request is about to go out. Rewrite(request=...) sends another, Skip(response=...) answers it, Veto ends the send."""
+    """A request is about to go out.
+
+    Rewrite(request=...) sends another, Skip(response=...) answers it, Veto ends the send.
+    """
 
     point = HookPoint.LLM_BEFORE
     allows = (Veto, Skip, Rewrite)
@@ -221,7 +235,11 @@ class ToolsAfterContext(HookContext):
 
 @dataclass(frozen=True, slots=True)
 class ToolBeforeContext(HookContext):
-    """A call is about to run. Veto denies it, Skip(result=...) answers it, Rewrite(arguments=...) changes it, RequireApproval and Park make it wait."""
+    """A call is about to run.
+
+    Veto denies it, Skip(result=...) answers it, Rewrite(arguments=...) changes it, RequireApproval and Park make it
+    wait.
+    """
 
     point = HookPoint.TOOL_BEFORE
     allows = (Veto, Skip, Rewrite, RequireApproval, Park)
@@ -242,7 +260,10 @@ class ToolAfterContext(HookContext):
 
 @dataclass(frozen=True, slots=True)
 class ToolErrorContext(HookContext):
-    """A call failed with `error`; `result` is what the model will be told. Rewrite(result=...) tells it something else."""
+    """A call failed with `error`; `result` is what the model will be told.
+
+    Rewrite(result=...) tells it something else.
+    """
 
     point = HookPoint.TOOL_ERROR
     allows = (Rewrite,)

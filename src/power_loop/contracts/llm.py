@@ -27,8 +27,9 @@ class StopReason(str, Enum):
 class Usage:
     """Is what one model call cost, in tokens, in one form for all providers.
 
-    `input_tokens` is the whole prompt, `cached_input_tokens` and `cache_write_tokens` are parts of it; `output_tokens` is the whole
-    reply, `reasoning_tokens` a part of it. `is_estimated` marks a count that the kernel estimated because the provider sent none.
+    `input_tokens` is the whole prompt, `cached_input_tokens` and `cache_write_tokens` are parts of it; `output_tokens`
+    is the whole reply, `reasoning_tokens` a part of it. `is_estimated` marks a count that the kernel estimated because
+    the provider sent none.
     """
 
     input_tokens: int = 0
@@ -56,7 +57,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """Is what a model is told of a tool. `input_schema` is JSON Schema of type object. `memo` is scratch space for wires."""
+    """Is what a model is told of a tool.
+
+    `input_schema` is JSON Schema of type object. `memo` is scratch space for wires.
+    """
 
     name: str
     description: str
@@ -78,10 +82,10 @@ class OutputSchema:
 class LLMRequest:
     """Is one call of a model.
 
-    `messages` is a valid transcript: every call is answered once, directly after the message that asked. `tail` is more text that belongs
-    behind the last message for this call only (live state, an instruction); it is not part of the log. `tool_choice` is `auto`,
-    `none`, `required` or a tool's name. `extra` is merged into the request's body as it is. `cache_key` names the conversation to
-    providers that route by it.
+    `messages` is a valid transcript: every call is answered once, directly after the message that asked. `tail` is more
+    text that belongs behind the last message for this call only (live state, an instruction); it is not part of the
+    log. `tool_choice` is `auto`, `none`, `required` or a tool's name. `extra` is merged into the request's body as it
+    is. `cache_key` names the conversation to providers that route by it.
     """
 
     messages: tuple[Message, ...] | list[Message]
@@ -135,8 +139,8 @@ class DeltaKind(str, Enum):
 class LLMDelta:
     """Is one piece of a reply while it streams: not durable, and void if the call is tried again.
 
-    `text` is the piece (for a tool call: of its arguments), `index` the position of the tool call in the reply, `name` its tool, given
-    with the first piece. A plain class, because thousands are made a second.
+    `text` is the piece (for a tool call: of its arguments), `index` the position of the tool call in the reply, `name`
+    its tool, given with the first piece. A plain class, because thousands are made a second.
     """
 
     __slots__ = ("index", "kind", "name", "text")
@@ -158,8 +162,8 @@ Emit = Callable[[LLMDelta], None]
 class ModelInfo:
     """Is what the kernel has to know of a model. Window and cap are in tokens.
 
-    `wire` names the message format; it and `model` decide whether stored reasoning may go back. `has_json_schema` tells whether the model takes an
-    output schema natively; without it the kernel asks for JSON in words.
+    `wire` names the message format; it and `model` decide whether stored reasoning may go back. `has_json_schema` tells
+    whether the model takes an output schema natively; without it the kernel asks for JSON in words.
     """
 
     provider: str
@@ -179,8 +183,8 @@ class ModelInfo:
 class LLMService(Protocol):
     """Is a model. A user's own takes ten lines: say what it is in `info`, answer in `generate`.
 
-    `generate` makes one attempt, calls `emit` for pieces as they come (or never), and returns the whole reply or raises an `LLMError`; the
-    kernel retries. It must end promptly when its task is cancelled.
+    `generate` makes one attempt, calls `emit` for pieces as they come (or never), and returns the whole reply or raises
+    an `LLMError`; the kernel retries. It must end promptly when its task is cancelled.
     """
 
     @property
@@ -197,9 +201,10 @@ class LLMService(Protocol):
 class LLMRetryPolicy:
     """Says when a failed model call is tried again.
 
-    `max_attempts` counts all real calls of one reply, the first included (default 4). The wait before attempt n is drawn evenly between zero
-    and min(`max_delay_s`, `base_delay_s` * 2**(n-1)), and is never under what the provider asked for; if the provider asks for more
-    than `max_retry_after_s`, the call fails at once. `total_s` bounds all attempts and waits of one reply.
+    `max_attempts` counts all real calls of one reply, the first included (default 4). The wait before attempt n is
+    drawn evenly between zero and min(`max_delay_s`, `base_delay_s` * 2**(n-1)), and is never under what the provider
+    asked for; if the provider asks for more than `max_retry_after_s`, the call fails at once. `total_s` bounds all
+    attempts and waits of one reply.
     """
 
     max_attempts: int = 4

@@ -87,9 +87,11 @@ class AudioPart:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningPart:
-    """Is a model's reasoning. `raw` is the provider's own JSON block, byte-exact, which goes back to the same model only.
+    """Is a model's reasoning. `raw` is the provider's own JSON block, byte-exact, which goes back to the same model
+    only.
 
-    Where the provider sends plain reasoning text and no block, `raw` is None and `field` names the wire field it came in.
+    Where the provider sends plain reasoning text and no block, `raw` is None and `field` names the wire field it came
+    in.
     """
 
     text: str
@@ -128,7 +130,8 @@ class RefusalPart:
 
 @dataclass(frozen=True, slots=True)
 class OpaquePart:
-    """Is a provider's block that the kernel does not interpret; `raw` is its JSON, byte-exact, for the same model only."""
+    """Is a provider's block that the kernel does not interpret; `raw` is its JSON, byte-exact, for the same model
+    only."""
 
     raw: str
 
@@ -153,7 +156,8 @@ Part = Union[
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Is where an assistant message came from: reasoning and opaque parts go back only where wire and model are the same."""
+    """Is where an assistant message came from: reasoning and opaque parts go back only where wire and model are the
+    same."""
 
     wire: str
     model: str
@@ -188,7 +192,7 @@ class Message:
         return part if isinstance(part, ToolResultPart) else None
 
 
-UserInput = Union[str, ContentPart, Sequence[Union[str, ContentPart]]]
+UserInput = Union[str, ContentPart, Sequence[str | ContentPart]]
 
 
 def content_of(value: UserInput) -> tuple[ContentPart, ...]:
@@ -197,7 +201,7 @@ def content_of(value: UserInput) -> tuple[ContentPart, ...]:
         items: Iterable[object] = (value,)
     elif isinstance(value, (TextPart, ImagePart, FilePart, AudioPart)):
         items = (value,)
-    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+    elif isinstance(value, (list, tuple)):
         items = value
     else:
         raise InputError(f"input is a {type(value).__name__}: give text or content parts (TextPart, ImagePart, ...)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from power_loop.contracts.llm import Usage
-from power_loop.contracts.messages import Message
+from power_loop.contracts.messages import ContentPart, Message
 from power_loop.contracts.states import CallState, Effect, SendStatus, SessionState, WaitKind
 
 T = TypeVar("T")
@@ -15,9 +15,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """Is one session. `next_seq` is the sequence number of the next message (the first is 1), `send_count` the number of sends so far.
+    """Is one session. `next_seq` is the sequence number of the next message (the first is 1), `send_count` the number
+    of sends so far.
 
-    `version` counts the edits of prompt and metadata. `owner` holds the lease while a turn runs, until `lease_until_ms`.
+    `version` counts the edits of prompt and metadata. `owner` holds the lease while a turn runs, until
+    `lease_until_ms`.
     """
 
     id: str
@@ -49,8 +51,9 @@ class MessageRecord:
 class CallRecord:
     """Is one tool call in the ledger, addressed by (`reply_seq`, `index`) and by `call_id`.
 
-    `arguments` is the JSON text that runs (a person may have edited it). `wait_kind`, `prompt` and `wait_data` say what a waiting call asks.
-    `is_approved` tells that a person approved exactly these arguments. `result_seq` is the seq of the message that answered it.
+    `arguments` is the JSON text that runs (a person may have edited it). `wait_kind`, `prompt` and `wait_data` say what
+    a waiting call asks. `is_approved` tells that a person approved exactly these arguments. `result_seq` is the seq of
+    the message that answered it.
     """
 
     call_id: str
@@ -74,7 +77,8 @@ class CallRecord:
 
 @dataclass(frozen=True, slots=True)
 class SendRecord:
-    """Is one send: an input and what became of it. `options` is what was asked of this send and what a resume needs (JSON).
+    """Is one send: an input and what became of it. `options` is what was asked of this send and what a resume needs
+    (JSON).
 
     `result` is the recorded result (JSON) of a send that ended; `rounds`, `tool_calls` and `usage` count what it took.
     """
@@ -126,18 +130,43 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """Is what accepting an input gave: the lease, the send's index, and the head as it stands behind the stored message.
+class Claim:
+    """Is the wish to hold a session's lease as `owner` for `ttl_s` seconds.
 
-    `seq` is the seq of the user message, `next_seq` the one after it.
+    `dead_owner` names an owner that is known to be dead, whose lease counts as free before its time is over.
+    """
+
+    session_id: str
+    owner: str
+    ttl_s: float
+    dead_owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewSend:
+    """Is an input to be stored: its user message, and what `SendRecord` says of the rest."""
+
+    message: Message
+    input_hash: str
+    options: Mapping[str, Any]
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Is what taking the lease gave: the lease, the last send's index, and the head as it stands.
+
+    `next_seq` is the seq that the next message gets; after `accept` the user message has the one before. `version`
+    counts the edits of prompt and metadata. `previous_owner` is set where the lease was taken over from an owner that
+    did not give it back.
     """
 
     lease: Lease
     send_index: int
-    seq: int
     next_seq: int
     version: int
-    created_at_ms: int
+    at_ms: int
+    previous_owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +183,51 @@ class NewCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelCall:
+    """Is what one model call was: `usage` is None when the provider sent none."""
+
+    model: str
+    stop: str
+    usage: Usage | None
+    attempts: int
+    duration_ms: int
+    provider_id: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewReply:
+    """Is a reply to be stored at `at_seq`: `messages` is the assistant message and, behind it, answers to calls that do
+    not run.
+
+    `answered` tells for each of those answers the index of its call. `end` ends the send in the same transaction and
+    releases the lease.
+    """
+
+    at_seq: int
+    send_index: int
+    round: int
+    messages: tuple[Message, ...]
+    call: ModelCall
+    calls: tuple[NewCall, ...] = ()
+    answered: tuple[int, ...] = ()
+    end: SendEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CallStep:
     """Is one step of a call in the ledger, addressed by (`reply_seq`, `index`).
 
-    With a `message` (a tool message) the step also appends the answer to the log. `wait_kind`, `prompt`, `wait_data` go with the step to
-    `waiting`; `arguments` and `is_approved` with an approved step back to `requested`; `attempt` with a step to `started`.
+    With a `message` (a tool message) the step also appends the answer to the log; `whole` is the result as the tool
+    gave it, where the message shows a preview. `wait_kind`, `prompt`, `wait_data` go with the step to `waiting`;
+    `arguments` and `is_approved` with an approved step back to `requested`; `attempt` with a step to `started`.
     """
 
     reply_seq: int
     index: int
     state: CallState
     message: Message | None = None
+    whole: tuple[ContentPart, ...] | None = None
     attempt: int | None = None
     wait_kind: WaitKind | None = None
     prompt: str | None = None
@@ -175,7 +238,10 @@ class CallStep:
 
 @dataclass(frozen=True, slots=True)
 class SendEnd:
-    """Is how a send comes to rest: its status and its recorded result. It releases the lease in the same transaction."""
+    """Is how a send comes to rest: its status and its recorded result (JSON).
+
+    It releases the lease in the same transaction.
+    """
 
     status: SendStatus
     result: Mapping[str, Any]
@@ -185,8 +251,8 @@ class SendEnd:
 class SessionView:
     """Is everything a turn needs to know of a session, read in one snapshot.
 
-    `send` is the last send (None before the first), `calls` its open calls in order, `messages` the log in order, `tool_state` the
-    session's dict for tools.
+    `send` is the last send (None before the first), `calls` its open calls in order, `messages` the log in order,
+    `tool_state` the session's dict for tools.
     """
 
     session: SessionRecord

@@ -14,8 +14,8 @@ from power_loop.contracts.states import SendStatus, WaitKind
 class PendingCall:
     """Is a tool call that is open. With a `wait_kind` it waits for an answer; `prompt` says what is asked.
 
-    `arguments` are the parsed arguments (the raw text under `"_raw"` where they are no JSON object), `answer_schema` the JSON Schema
-    of an acceptable answer, `data` whatever the asking side wants shown.
+    `arguments` are the parsed arguments (the raw text under `"_raw"` where they are no JSON object), `answer_schema`
+    the JSON Schema of an acceptable answer, `data` whatever the asking side wants shown.
     """
 
     call_id: str
@@ -32,8 +32,8 @@ class PendingCall:
 class StatefulResult:
     """Is how a turn ended: `status` first, then `final_text`, and `output` when an `output_schema` was given.
 
-    `pending` lists what a `waiting_for_input` send asks. `rounds` and `tool_calls` count model calls and tool calls of the whole send, `usage`
-    its tokens. `is_replayed` tells that a repeated `request_id` gave back the recorded result.
+    `pending` lists what a `waiting_for_input` send asks. `rounds` and `tool_calls` count model calls and tool calls of
+    the whole send, `usage` its tokens. `is_replayed` tells that a repeated `request_id` gave back the recorded result.
     """
 
     session_id: str

@@ -24,9 +24,11 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Is returned by a handler (or a hook) to park its call until a person or the application answers, in whatever process.
+    """Is returned by a handler (or a hook) to park its call until a person or the application answers, in whatever
+    process.
 
-    `prompt` is the question, `answer_schema` the JSON Schema of an acceptable answer, `data` anything else the asking side wants to show.
+    `prompt` is the question, `answer_schema` the JSON Schema of an acceptable answer, `data` anything else the asking
+    side wants to show.
     """
 
     prompt: str
@@ -38,31 +40,60 @@ class Waiting:
 class ToolContext(Protocol):
     """Is what a handler knows of its call. Ask for it with a parameter annotated `ToolContext`.
 
-    `idempotency_key` stays the same over every retry and resume of this call; `attempt` counts from 1. `deadline_s` is the monotonic second
-    at which the call is ended, or None. `state` is a dict of JSON values that lasts as long as the session; what is set in it is stored
-    with the call's result.
+    `idempotency_key` stays the same over every retry and resume of this call; `attempt` counts from 1. `deadline_s` is
+    the monotonic second at which the call is ended, or None. `state` is a dict of JSON values that lasts as long as the
+    session; what is set in it is stored with the call's result.
     """
 
     @property
-    def session_id(self) -> str: ...
+    def session_id(self) -> str:
+        """The session of the call."""
+        ...
+
     @property
-    def send_index(self) -> int: ...
+    def send_index(self) -> int:
+        """The send of the call."""
+        ...
+
     @property
-    def call_id(self) -> str: ...
+    def call_id(self) -> str:
+        """The id that the model knows the call by."""
+        ...
+
     @property
-    def tool_name(self) -> str: ...
+    def tool_name(self) -> str:
+        """The name of the tool."""
+        ...
+
     @property
-    def idempotency_key(self) -> str: ...
+    def idempotency_key(self) -> str:
+        """The same over every retry and resume of this call."""
+        ...
+
     @property
-    def attempt(self) -> int: ...
+    def attempt(self) -> int:
+        """Counts from 1."""
+        ...
+
     @property
-    def deadline_s(self) -> float | None: ...
+    def deadline_s(self) -> float | None:
+        """The monotonic second at which the call is ended, or None."""
+        ...
+
     @property
-    def cancellation(self) -> CancellationToken: ...
+    def cancellation(self) -> CancellationToken:
+        """Is cancelled when the call should end."""
+        ...
+
     @property
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """JSON values that last as long as the session."""
+        ...
+
     @property
-    def metadata(self) -> Mapping[str, Any]: ...
+    def metadata(self) -> Mapping[str, Any]:
+        """The session's metadata."""
+        ...
 
     def progress(self, message: str, *, fraction: float | None = None) -> None:
         """Tell subscribers how far the call is; may be called from any thread. `fraction` is 0.0 to 1.0."""
@@ -72,9 +103,9 @@ class ToolContext(Protocol):
 #: What a handler may return: text, any JSON value, parts, a ToolResult, or Waiting.
 ToolOutput = Any
 ToolHandler = Union[Callable[..., ToolOutput], Callable[..., Awaitable[ToolOutput]]]
-#: Is asked for the outcome of a call that was started when its process died: a result if it had its effect, None if it had not;
-#: it raises if it cannot tell.
-ToolProbe = Callable[[str], Union[ToolOutput, Awaitable[ToolOutput]]]
+#: Is asked for the outcome of a call that was started when its process died: a result if it had its effect, None if it
+#: had not; it raises if it cannot tell.
+ToolProbe = Callable[[str], ToolOutput | Awaitable[ToolOutput]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +113,11 @@ class ToolDefinition:
     """Is one tool that a model may call.
 
     `handler` gets the validated arguments as keyword arguments; None means that the application brings the result with
-    `submit_tool_result`. `takes_context` names the parameter that receives the ToolContext, if any. A sync handler runs in a thread.
-    `effect` says what a second run would do (default once). `timeout_s` ends a call (default 120 seconds; None: the send's own limit).
-    `parallel` False keeps the tool from running beside other calls of its batch. `requires_approval` parks every call until a person approves.
-    `max_result_chars` is how much of a result the model sees (default 30,000); the whole is stored. `probe` see ToolProbe.
+    `submit_tool_result`. `takes_context` names the parameter that receives the ToolContext, if any. A sync handler runs
+    in a thread. `effect` says what a second run would do (default once). `timeout_s` ends a call (default 120 seconds;
+    None: the send's own limit). `parallel` False keeps the tool from running beside other calls of its batch.
+    `requires_approval` parks every call until a person approves. `max_result_chars` is how much of a result the model
+    sees (default 30,000); the whole is stored. `probe` see ToolProbe.
     """
 
     name: str
