@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Union
+from typing import Any
 
 from power_loop.contracts.errors import InputError
 
@@ -137,7 +137,7 @@ class OpaquePart:
 
 
 #: What a person or an application can put into an input, and a tool into its result.
-ContentPart = Union[TextPart, ImagePart, FilePart, AudioPart]
+ContentPart = TextPart | ImagePart | FilePart | AudioPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,7 @@ class ToolResultPart:
     is_error: bool = False
 
 
-Part = Union[
-    TextPart, ImagePart, FilePart, AudioPart, ReasoningPart, ToolCallPart, ToolResultPart, RefusalPart, OpaquePart
-]
+Part = ContentPart | ReasoningPart | ToolCallPart | ToolResultPart | RefusalPart | OpaquePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +190,7 @@ class Message:
         return part if isinstance(part, ToolResultPart) else None
 
 
-UserInput = Union[str, ContentPart, Sequence[str | ContentPart]]
+UserInput = str | ContentPart | Sequence[str | ContentPart]
 
 
 def content_of(value: UserInput) -> tuple[ContentPart, ...]:

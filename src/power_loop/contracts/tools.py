@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 from power_loop.contracts.cancellation import CancellationToken
 from power_loop.contracts.messages import ContentPart
@@ -102,7 +102,7 @@ class ToolContext(Protocol):
 
 #: What a handler may return: text, any JSON value, parts, a ToolResult, or Waiting.
 ToolOutput = Any
-ToolHandler = Union[Callable[..., ToolOutput], Callable[..., Awaitable[ToolOutput]]]
+ToolHandler = Callable[..., ToolOutput] | Callable[..., Awaitable[ToolOutput]]
 #: Is asked for the outcome of a call that was started when its process died: a result if it had its effect, None if it
 #: had not; it raises if it cannot tell.
 ToolProbe = Callable[[str], ToolOutput | Awaitable[ToolOutput]]
