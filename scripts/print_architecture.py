@@ -1,0 +1,203 @@
+"""Prints the parts of the docs that come from the code: the floor plan, the API's names, its errors, events and hooks.
+
+A printed part stands between `<!-- printed: NAME -->` and `<!-- end: NAME -->`. With `--check` nothing is written and
+the exit code tells whether every part is what the code says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "power_loop"
+DOCS = ROOT / "docs"
+
+# The floors from the ground up, as DESIGN numbers them; a folder that does not exist is not built.
+FLOORS = (
+    (1, ("contracts",)),
+    (2, ("runtime",)),
+    (3, ("tools",)),
+    (4, ("core",)),
+    (5, ("agent",)),
+    (6, ("workflow",)),
+    (7, ("contrib", "cli", "testing")),
+)
+_PART = re.compile(r"(<!-- printed: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
+_SENTENCE = re.compile(r"(.+?[.!?])(?=\s|$)")
+
+
+def first_sentence(docstring: str | None) -> str:
+    """Return the first sentence of a docstring on one line; of a first paragraph without a full stop, the whole."""
+    paragraph = " ".join((docstring or "").strip().split("\n\n")[0].split())
+    found = _SENTENCE.match(paragraph)
+    return found[1] if found else paragraph
+
+
+def module_sentence(path: Path) -> str:
+    """Return the sentence that a file opens with, without importing it."""
+    return first_sentence(ast.get_docstring(ast.parse(path.read_text("utf-8"), str(path))))
+
+
+# --- the floor plan -------------------------------------------------------------------------------------------------
+
+
+def floor_plan() -> str:
+    """Return every floor with its rooms, each in the words of its own first sentence."""
+    blocks = [f"`power_loop/` · {module_sentence(PACKAGE / '__init__.py')}"]
+    for number, folders in FLOORS:
+        for folder in folders:
+            place = PACKAGE / folder
+            if place.is_dir():
+                blocks.append("\n".join([f"### {number} · `{folder}/`", "", *_rooms(place)]))
+            elif place.with_suffix(".py").is_file():
+                sentence = module_sentence(place.with_suffix(".py"))
+                blocks.append(f"### {number} · `{folder}.py`\n\n{sentence}")
+    return "\n\n".join(blocks)
+
+
+def _rooms(folder: Path, depth: int = 0) -> Iterator[str]:
+    """Yield a folder's own sentence, then a line a file, then its folders the same way."""
+    sentence = module_sentence(folder / "__init__.py")
+    if depth == 0:
+        yield from (sentence, "")
+    else:
+        yield f"{'  ' * (depth - 1)}- **`{folder.name}/`** · {sentence}"
+    indent = "  " * depth
+    for path in sorted(folder.glob("*.py")):
+        if path.name != "__init__.py":
+            yield f"{indent}- `{path.stem}` · {module_sentence(path)}"
+    for inner in sorted(folder.iterdir()):
+        if (inner / "__init__.py").is_file():
+            yield from _rooms(inner, depth + 1)
+
+
+# --- names of the API -----------------------------------------------------------------------------------------------
+
+
+def stable_api() -> str:
+    """Return a table of the public names with what each is."""
+    face = importlib.import_module("power_loop")
+    rows = []
+    for name in sorted(getattr(face, "STABLE_API", ()), key=str.lower):
+        value = getattr(face, name)
+        rows.append((f"`{name}`", _kind(value), _sentence_of(value)))
+    return _table(("Name", "Is", "What it says of itself"), rows)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, type):
+        return "error" if issubclass(value, BaseException) else "class"
+    return "function" if callable(value) and hasattr(value, "__code__") else "value"
+
+
+def _sentence_of(value: object) -> str:
+    """Return the first sentence of a class's or function's own docstring; a plain value has none."""
+    if not hasattr(value, "__module__") or not (isinstance(value, type) or hasattr(value, "__code__")):
+        return ""
+    return first_sentence(value.__doc__)
+
+
+def error_codes() -> str:
+    """Return a table of every error code with its class, and whether the kernel tries again by itself."""
+    errors = importlib.import_module("power_loop.contracts.errors")
+    rows = []
+    for error in _classes(errors, errors.PowerLoopError):
+        if "code" not in vars(error):
+            continue  # a branch of the tree that is never raised itself
+        retried = "yes" if getattr(error, "retryable", False) else ""
+        rows.append((f"`{error.code}`", f"`{error.__name__}`", retried, first_sentence(error.__doc__)))
+    return _table(("Code", "Class", "Retryable", "Meaning"), rows)
+
+
+def event_types() -> str:
+    """Return a table of every event with its payload's fields."""
+    events = importlib.import_module("power_loop.contracts.events")
+    rows = []
+    for payload in _classes(events, events.EventPayload):
+        if payload.type:
+            fields = ", ".join(f"`{name}`" for name in payload.__dataclass_fields__)
+            durable = "yes" if payload.is_durable else "no"
+            rows.append(
+                (f"`{payload.type}`", f"`{payload.__name__}`", fields, durable, first_sentence(payload.__doc__))
+            )
+    return _table(("Type", "Payload", "Fields", "Durable", "Meaning"), rows)
+
+
+def hook_points() -> str:
+    """Return a table of every hook point with its context and the decisions that it allows."""
+    hooks = importlib.import_module("power_loop.contracts.hooks")
+    rows = []
+    for context in _classes(hooks, hooks.HookContext):
+        if hasattr(context, "point"):
+            allowed = ", ".join(f"`{decision.__name__}`" for decision in context.allows)
+            meaning = first_sentence(context.__doc__)
+            rows.append((f"`{context.point.value}`", f"`{context.__name__}`", allowed or "only tells", meaning))
+    return _table(("Point", "Context", "May decide", "When"), rows)
+
+
+def _classes(module: ModuleType, root: type) -> list[Any]:
+    """Return the classes of `module` below and with `root`, in the order of the file."""
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, root) and value.__module__ == module.__name__
+    ]
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
+# --- printing -------------------------------------------------------------------------------------------------------
+
+PARTS: dict[str, Callable[[], str]] = {
+    "floor-plan": floor_plan,
+    "stable-api": stable_api,
+    "error-codes": error_codes,
+    "event-types": event_types,
+    "hook-points": hook_points,
+}
+
+
+def printed(text: str) -> str:
+    """Return a page with every part between its markers printed again. Raises KeyError for an unknown part."""
+
+    def print_part(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{PARTS[found['name']]()}\n\n{found[3]}"
+
+    return _PART.sub(print_part, text)
+
+
+def main() -> int:
+    """Print every part into its page, or check them all."""
+    parser = argparse.ArgumentParser(prog="python scripts/print_architecture.py", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
+    check = parser.parse_args().check
+    pages = [path for path in sorted(DOCS.rglob("*.md")) if "<!-- printed: " in path.read_text("utf-8")]
+    stale = []
+    for page in pages:
+        before = page.read_text("utf-8")
+        after = printed(before)
+        if after != before:
+            stale.append(page.relative_to(ROOT))
+            if not check:
+                page.write_text(after, "utf-8")
+    names = ", ".join(map(str, stale))
+    if check and stale:
+        print(f"not what the code says: {names}: run `make docs-print`")
+        return 1
+    print(f"printed: {names}" if stale else f"{len(pages)} pages say what the code says")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
