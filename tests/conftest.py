@@ -1,0 +1,39 @@
+"""What holds for every test: no keys in the environment, live-model tests on demand, properties without a clock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A key or an address that happens to be set on a machine must not change what a test does, nor reach a provider.
+_OURS = ("POWER_LOOP_", "OPENAI_", "ANTHROPIC_")
+
+# Machines that run tests are slow at times: only the number of examples is limited. In CI the same ones come again.
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-real", action="store_true", help="leave out the tests that talk to a live model")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--no-real"):
+        return
+    real = [item for item in items if item.get_closest_marker("real")]
+    config.hook.pytest_deselected(items=real)
+    items[:] = [item for item in items if item.get_closest_marker("real") is None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def variables_of_the_person() -> Iterator[dict[str, str]]:
+    """Take our variables out of the environment for the whole run; the live tests are handed what stood there."""
+    taken = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
+    for name in taken:
+        del os.environ[name]
+    yield taken
+    os.environ.update(taken)

@@ -1,0 +1,58 @@
+"""The promises that power-loop makes today, each with the id by which a test names it: `@pytest.mark.promise("id")`.
+
+They come from the project's description and hold for the parts that are built. `tests/house/test_promises.py` checks
+that each is named by at least one test and that no test names another.
+"""
+
+from __future__ import annotations
+
+PROMISES: dict[str, str] = {
+    # the conversation
+    "durable-conversation": "A conversation lives in a database: another process goes on from a DSN and a session id.",
+    "first-lines": "The first code blocks of the description run as they are written.",
+    "handle-without-state": "A loop holds no state of its own: a cold one sends a model the same bytes as a warm one.",
+    "loop-a-request": "A web handler builds a loop a request: hundreds at once share one database's connections.",
+    "graceful-close": "aclose() refuses new sends, lets those in flight finish, then closes; `async with` does it.",
+    "repeated-request": "A send repeated with the same request_id gives the recorded result and asks no model.",
+    "streaming": "stream() yields typed events and ends with the result of a send; leaving it early cancels the turn.",
+    # what survives
+    "kill-at-any-moment": "A kill -9 at any moment loses nothing acknowledged, and resume() finishes the turn.",
+    "effect-read": "A call without effect whose process died runs again.",
+    "effect-idempotent": "An idempotent call whose process died runs again with the same idempotency key.",
+    "effect-once": "A call with an effect whose process died is not run again: the model is told so.",
+    "two-ways-out": "A plain send on a session with open calls raises session.pending, which names both ways out.",
+    "valid-transcript": "After any kill, fault or cancel the transcript that a provider gets is valid.",
+    "immutable-log": "What was said once is never changed or deleted; every view of it can be rebuilt.",
+    "two-transactions": "A plain send is two write transactions, whatever the length of the history.",
+    "one-writer": "A process that lost a session's lease writes nothing to it.",
+    # tools
+    "tool-from-hints": "@tool derives a JSON Schema from type hints and docstring, and handlers get the hinted types.",
+    "arguments-checked": "Arguments are checked before the handler runs; the model gets every problem, with its path.",
+    "calls-in-parallel": "The calls of one reply run side by side, and their results keep the order of the calls.",
+    "sync-tools-in-threads": "A slow sync tool delays neither the event loop nor another session.",
+    "big-results": "A huge result is stored whole and shown to the model as a preview.",
+    # a person in the loop
+    "human-in-the-loop": "A call can wait for a person: the send says what is asked, any later process answers.",
+    # models
+    "any-endpoint": "Any OpenAI-compatible endpoint and native Anthropic, by environment or configuration.",
+    "two-carriers": "Requests travel over the official SDK or over the lean carrier, with the same results.",
+    "reasoning-kept": "A provider's reasoning is stored byte for byte and goes back to the same model only.",
+    "own-model": "A user's own model is a class of ten lines.",
+    "no-fault-bricks": "No fault of a model endpoint leaves a session that cannot go on.",
+    # limits
+    "retry": "Failures that may pass are retried within one budget, one event an attempt; others are not.",
+    "cancel": "Cancelling a turn ends it promptly and leaves the session ready for the next send.",
+    "limits": "Rounds, tokens, tool calls and seconds of a send are limited; each limit has its own status.",
+    "structured-output": "An answer to output_schema is valid, or a coded error carries the raw text.",
+    # looking in
+    "hooks": "Hooks look in at every lifecycle point and may veto, skip or rewrite where the point allows it.",
+    "events": "Every event is typed, ordered, announced once durable; a raising subscriber stops no run.",
+    "nothing-global": "No hook, bus or registry is process-global.",
+    # the package
+    "no-dependencies": "The core imports the standard library only.",
+    "light-import": "Importing power_loop loads no SDK and opens nothing.",
+    "error-codes": "Every error has a frozen machine-readable code, which the documentation explains.",
+    "stable-api": "The public names are frozen: one that goes or changes its meaning needs a major version.",
+    "bad-input": "Bad input and a broken database give a coded error that says what to do, and nothing is lost.",
+    "readme": "Every Python block of the README and the guides runs as printed.",
+}
