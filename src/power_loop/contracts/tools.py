@@ -10,6 +10,11 @@ from power_loop.contracts.cancellation import CancellationToken
 from power_loop.contracts.messages import ContentPart
 from power_loop.contracts.states import Effect, WaitKind
 
+# Long enough for a slow build or a web search, short enough that a forgotten call does not hold its session.
+DEFAULT_TIMEOUT_S = 120.0
+# About 8,000 tokens: several results of that size fit any context window.
+DEFAULT_RESULT_CHARS = 30_000
+
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
@@ -125,9 +130,10 @@ class ToolDefinition:
     input_schema: Mapping[str, Any]
     handler: ToolHandler | None = None
     effect: Effect = Effect.ONCE
-    timeout_s: float | None = 120.0
+    timeout_s: float | None = DEFAULT_TIMEOUT_S
     parallel: bool = True
     requires_approval: bool = False
-    max_result_chars: int = 30_000
+    max_result_chars: int = DEFAULT_RESULT_CHARS
     takes_context: str | None = None
     probe: ToolProbe | None = field(default=None, repr=False)
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)

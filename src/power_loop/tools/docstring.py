@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 _SECTIONS = (
-    "Args|Arguments|Params|Parameters|Keyword Args|Keyword Arguments|Other Parameters|Attributes|Returns|Return|Yields|Yield|Raises"
-    "|Warns|Warnings|Example|Examples|Note|Notes|See Also|References|Todo"
+    "Args|Arguments|Params|Parameters|Keyword Args|Keyword Arguments|Other Parameters|Attributes|Returns|Return|Yields"
+    "|Yield|Raises|Warns|Warnings|Example|Examples|Note|Notes|See Also|References|Todo"
 )
 _PARAMETER_SECTIONS = frozenset(
     {"args", "arguments", "params", "parameters", "keyword args", "keyword arguments", "other parameters", "attributes"}
@@ -27,14 +27,19 @@ _PARAMETER_FIELDS = frozenset({"param", "parameter", "arg", "argument", "key", "
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """Is what a docstring says: the first paragraph on one line, and the description of each parameter by name."""
+    """Is what a docstring says.
+
+    `summary` is its first paragraph on one line, `prose` all of its text before the first section, `parameters` the
+    description of each parameter by name.
+    """
 
     summary: str = ""
+    prose: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_docstring(text: str | None) -> Docstring:
-    """Return the first paragraph and the parameters of a docstring in Google, NumPy or reST style, or of one in none of them."""
+    """Return what a docstring in Google, NumPy or reST style says, or one in none of them."""
     if not text or not text.strip():
         return Docstring()
     lines = inspect.cleandoc(text).splitlines()
@@ -42,16 +47,20 @@ def read_docstring(text: str | None) -> Docstring:
     for name, description in (*_google(lines), *_numpy(lines), *_rest(lines)):
         if description:
             parameters.setdefault(name, description)
-    return Docstring(_summary(lines), parameters)
+    prose = _prose(lines)
+    return Docstring(" ".join(prose.partition("\n\n")[0].split()), prose, parameters)
 
 
-def _summary(lines: list[str]) -> str:
-    paragraph: list[str] = []
-    for index, line in enumerate(lines):
-        if not line.strip() or _GOOGLE_HEADER.match(line) or _FIELD.match(line) or _is_numpy_header(lines, index):
-            break
-        paragraph.append(line.strip())
-    return " ".join(paragraph)
+def _prose(lines: list[str]) -> str:
+    end = next(
+        (
+            index
+            for index, line in enumerate(lines)
+            if _GOOGLE_HEADER.match(line) or _FIELD.match(line) or _is_numpy_header(lines, index)
+        ),
+        len(lines),
+    )
+    return "\n".join(line.rstrip() for line in lines[:end]).strip()
 
 
 def _is_numpy_header(lines: list[str], index: int) -> bool:

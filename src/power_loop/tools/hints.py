@@ -87,7 +87,7 @@ class HintReader:
         return self._indirect(hint)
 
     def resolved(self, hint: str | typing.ForwardRef, owner: type | None = None) -> Any:
-        """Return what a forward reference means where it stands, in the function or in a class. Raises `HintRefused`."""
+        """Return what a forward reference means in the function, or in a class. Raises `HintRefused`."""
         holder = types.SimpleNamespace(__annotations__={"hint": hint})
         names, own = self._names, dict[str, Any]()
         if owner is not None:
@@ -99,8 +99,8 @@ class HintReader:
         except NameError as error:
             text = hint if isinstance(hint, str) else hint.__forward_arg__
             raise HintRefused(
-                f"the type hint {text!r} names {error.name!r}, which is not defined where the function stands: define or"
-                " import it at module level, and not under TYPE_CHECKING"
+                f"the type hint {text!r} names {error.name!r}, which is not defined where the function stands:"
+                " define or import it at module level, and not under TYPE_CHECKING"
             ) from None
         # A type hint is a stranger's expression.
         except Exception as error:
@@ -246,8 +246,8 @@ def _refusal(hint: Any) -> str:
     }.get(hint if isinstance(hint, type) else type(hint))
     return f"{_shown(hint)} has no JSON form: " + (
         advice
-        or "use str, int, float, bool, None, Literal, an Enum, a dataclass, a TypedDict, a NamedTuple, datetime, date, time, UUID,"
-        " Decimal, Path, lists, sets, tuples and dicts of these, or unions of them"
+        or "use str, int, float, bool, None, Literal, an Enum, a dataclass, a TypedDict, a NamedTuple, datetime, date,"
+        " time, UUID, Decimal, Path, lists, sets, tuples and dicts of these, or unions of them"
     )
 
 
@@ -399,7 +399,8 @@ def _dataclass_field(field: dataclasses.Field[Any], note: Any) -> _Field:
 
 def _typed_dict_field(hint: Any, name: str, note: Any) -> _Field:
     is_required = name in hint.__required_keys__
-    # Compared by name, because older Pythons have these words in another module; the innermost word may stand in any order.
+    # Compared by name, because older Pythons have these words in another module; the innermost word may stand in any
+    # order.
     while (word := getattr(get_origin(note), "_name", None)) in ("Required", "NotRequired", "ReadOnly"):
         if word != "ReadOnly":
             is_required = word == "Required"
@@ -473,7 +474,7 @@ def _tuple_converter(converts: list[Convert | None]) -> Convert:
         items = list(value)
         index = 0
         try:
-            for index, convert in enumerate(converts):  # noqa: B007 (the place of a failure)
+            for index, convert in enumerate(converts):
                 if convert is not None:
                     items[index] = convert(items[index])
         except Unconvertible as failure:
@@ -528,6 +529,10 @@ def _record_converter(hint: Any, converts: list[tuple[str, Convert]]) -> Convert
     return convert_record
 
 
+# 3 is no float where an int is offered, and 3.0 no int where a float is.
+_NUMBER_TYPES: dict[type, str] = {int: "integer", float: "number"}
+
+
 class _Union:
     """Chooses the first alternative that a value fits, those with exactly its kind of number first."""
 
@@ -540,9 +545,10 @@ class _Union:
         """Compile what tells the alternatives apart; `definitions` is what their references mean."""
         for kind in ANY_KIND:
             able = [index for index, shape in enumerate(self._shapes) if kind in shape.kinds]
-            # 3 is no float where an int is offered, and 3.0 no int where a float is.
-            exact = {int: "integer", float: "number"}.get(kind)
-            self._by_kind[kind] = sorted(able, key=lambda index: self._shapes[index].schema.get("type") != exact)
+            exact = _NUMBER_TYPES.get(kind)
+            if exact is not None:
+                able.sort(key=lambda index: self._shapes[index].schema.get("type") != exact)
+            self._by_kind[kind] = able
         self._validators = [compile_schema({**shape.schema, "$defs": definitions}) for shape in self._shapes]
 
     def convert(self, value: Any) -> Any:

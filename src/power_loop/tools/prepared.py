@@ -1,27 +1,24 @@
-"""Checks that a tool can be offered as it is defined, and makes its definition ready to meet a model."""
+"""Makes a definition ready to meet a model: its spec, its compiled schema, and the way from a call to its handler."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
-from power_loop.contracts.errors import ToolDefinitionError
-from power_loop.contracts.json_schema import InvalidJson, Problem, SchemaError, Validator, compile_schema, loads_strict
+from power_loop.contracts.errors import ToolError
+from power_loop.contracts.json_schema import InvalidJson, Problem, drop_added_nulls, loads_strict
+from power_loop.contracts.json_schema.problems import MAX_SHOWN_CHARS, path_text, quoted
 from power_loop.contracts.llm import ToolSpec
-from power_loop.contracts.states import Effect
-from power_loop.contracts.tools import ToolDefinition, ToolHandler
+from power_loop.contracts.messages import clean_text
+from power_loop.contracts.tools import ToolContext, ToolDefinition
+from power_loop.tools.definition_checks import accepted_names, context_parameter, definition_error, examine
+from power_loop.tools.function_tool import FunctionTool
+from power_loop.tools.scalar_hints import Convert, Unconvertible
 
-# What both wire formats take; the stricter of the two decides.
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_PROPERTY_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-# Both providers answer 400 to a whole request because of one tool with one of these beside `type: object`.
-_REFUSED_AT_TOP = ("anyOf", "oneOf", "allOf", "enum", "not")
+_MEMO = "prepared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +30,36 @@ class ParsedArguments:
 
 
 class PreparedTool:
-    """Is a definition that passed every check, with its compiled schema; made once a tool and safe to share."""
+    """Is a definition that passed every check, with its compiled schema; made once a definition and safe to share.
 
-    __slots__ = ("_accepted", "_validator", "definition", "spec")
+    `is_async` tells whether the handler gives a coroutine when it is called; without a handler it is False.
+    """
+
+    __slots__ = ("_accepted", "_context", "_converts", "_validator", "definition", "is_async", "spec")
 
     def __init__(self, definition: ToolDefinition) -> None:
         """Prepare a definition. Raises `tool.invalid_definition` with every problem at once."""
-        problems, validator = _examine(definition)
+        problems, validator = examine(definition)
         if validator is None or problems:
             raise definition_error(definition.name, problems)
+        handler = definition.handler
+        schema = validator.schema
         self.definition = definition
-        # A copy, so that nobody changes what the validator was made of.
-        schema = json.loads(json.dumps(definition.input_schema))
-        self.spec = ToolSpec(definition.name, definition.description, schema)
+        self.spec = ToolSpec(definition.name, clean_text(definition.description), schema)
+        self.is_async = handler is not None and is_async_handler(handler)
         self._validator = validator
-        self._accepted = _accepted_names(definition)
+        self._converts: Mapping[str, Convert] = definition.converts if isinstance(definition, FunctionTool) else {}
+        self._context = None if handler is None else context_parameter(handler, definition.takes_context)
+        self._accepted: frozenset[str] | None = None
+        if handler is not None and schema.get("additionalProperties") is not False:
+            accepted = accepted_names(handler)
+            self._accepted = None if accepted is None else accepted - {self._context or ""}
 
     def parse(self, text: str) -> ParsedArguments:
-        """Read and check the argument text of a call; empty text means no arguments."""
+        """Read and check the argument text of a call; empty text means no arguments.
+
+        A null that stands for an optional property which takes none is dropped: so do models leave an argument out.
+        """
         if not text or text.isspace():
             arguments: Any = {}
         else:
@@ -59,163 +68,83 @@ class PreparedTool:
             except InvalidJson as error:
                 return ParsedArguments(None, (Problem("$", str(error), "json"),))
         problems = self.problems(arguments)
+        if problems and "null" in text:
+            arguments = drop_added_nulls(arguments, self.spec.input_schema)
+            problems = self.problems(arguments)
         return ParsedArguments(None, problems) if problems else ParsedArguments(arguments)
 
     def problems(self, arguments: Any) -> tuple[Problem, ...]:
-        """Return all that is wrong with arguments; they are JSON values in a dict."""
+        """Return all that is wrong with arguments (JSON values), by their schema and by their hinted types."""
         problems = self._validator.problems(arguments)
-        if self._accepted is None or not isinstance(arguments, Mapping) or arguments.keys() <= self._accepted:
+        if self._accepted is not None and isinstance(arguments, dict) and not arguments.keys() <= self._accepted:
+            problems += self._unknown(arguments)
+        if problems or not self._converts:
             return problems
-        allowed = ", ".join(f'"{name}"' for name in sorted(self._accepted)) or "none"
-        unknown = tuple(
-            Problem("$", f'the property "{name}" is not allowed; allowed: {allowed}', "additionalProperties")
+        return _converted(arguments, self._converts)[1]
+
+    def call_arguments(self, arguments: Mapping[str, Any], context: ToolContext | None = None) -> dict[str, Any]:
+        """Return the keyword arguments of the handler: values of the hinted types, and the context if it asks for one.
+
+        `arguments` came from `parse` or passed `problems`. Raises `tool.failed` if one cannot be brought to its type.
+        """
+        problems: tuple[Problem, ...] = ()
+        if self._converts:
+            keywords, problems = _converted(arguments, self._converts)
+        else:
+            keywords = dict(arguments)
+        if problems:
+            reasons = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
+            raise ToolError(f"the arguments of {self.definition.name!r} cannot be used: {reasons}")
+        if self._context is not None:
+            keywords[self._context] = context
+        return keywords
+
+    def _unknown(self, arguments: dict[str, Any]) -> tuple[Problem, ...]:
+        accepted = self._accepted or frozenset()
+        allowed = ", ".join(map(quoted, sorted(accepted))) or "none"
+        return tuple(
+            Problem(
+                path_text((name,)),
+                f"the property {quoted(name)} is not allowed; allowed: {allowed}",
+                "additionalProperties",
+            )
             for name in arguments
-            if name not in self._accepted
+            if name not in accepted
         )
-        return problems + unknown
 
 
-def definition_error(name: object, problems: list[str]) -> ToolDefinitionError:
-    """Return the error that says why a tool cannot be offered."""
-    reasons = "; ".join(problems)
-    return ToolDefinitionError(f"the tool {name!r} cannot be offered as it is defined: {reasons}", problems=problems)
+def prepare(definition: ToolDefinition) -> PreparedTool:
+    """Return the prepared form of a definition, made once and kept with it. Raises `tool.invalid_definition`."""
+    known = definition.memo.get(_MEMO)
+    # A copy made with dataclasses.replace() shares the memo of its model, but nothing else.
+    if isinstance(known, PreparedTool) and known.definition is definition:
+        return known
+    prepared = PreparedTool(definition)
+    definition.memo[_MEMO] = prepared
+    return prepared
 
 
-def is_async_handler(handler: ToolHandler) -> bool:
-    """Tell whether calling the handler gives a coroutine: an async function, a partial of one, or an object with an async `__call__`."""
+def is_async_handler(handler: Callable[..., Any]) -> bool:
+    """Tell whether calling a handler gives a coroutine.
+
+    So do an async function, a partial of one, and an object whose `__call__` is async.
+    """
     while isinstance(handler, functools.partial):
         handler = handler.func
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
-def definition_problems(definition: ToolDefinition) -> list[str]:
-    """Return every reason why a tool cannot be offered as it is defined."""
-    return _examine(definition)[0]
-
-
-def _examine(definition: ToolDefinition) -> tuple[list[str], Validator | None]:
-    problems: list[str] = []
-    if not isinstance(definition.name, str) or _NAME.fullmatch(definition.name) is None:
-        problems.append(
-            f"its name {definition.name!r} is not 1 to 64 of the characters a-z, A-Z, 0-9, _ and -: give a name="
-        )
-    if not isinstance(definition.description, str) or not definition.description.strip():
-        problems.append("it has no description: models choose tools by it, so write a docstring or give a description=")
-    problems += _option_problems(definition)
-    schema_problems, validator = _schema_problems(definition.input_schema)
-    problems += schema_problems
-    if definition.handler is not None:
-        problems += _handler_problems(definition, definition.handler)
-    elif definition.takes_context is not None:
-        problems.append(f"it takes a context as {definition.takes_context!r}, but has no handler to give it to")
-    return problems, validator
-
-
-def _option_problems(definition: ToolDefinition) -> list[str]:
-    problems: list[str] = []
-    # Types are checked, because a wrong option would show only in the middle of a turn.
-    options: dict[str, Any] = {
-        name: getattr(definition, name) for name in ("effect", "timeout_s", "max_result_chars", "probe")
-    }
-    if not isinstance(options["effect"], Effect):
-        problems.append(f"its effect {options['effect']!r} is none of {', '.join(effect.value for effect in Effect)}")
-    timeout_s = options["timeout_s"]
-    if timeout_s is not None and not (_is_number(timeout_s) and isfinite(timeout_s) and timeout_s > 0):
-        problems.append(
-            f"its timeout_s {timeout_s!r} is not a number of seconds above 0, or None for the send's own limit"
-        )
-    limit = options["max_result_chars"]
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        problems.append(f"its max_result_chars {limit!r} is not a whole number of at least 1")
-    for name in ("parallel", "requires_approval"):
-        if not isinstance(getattr(definition, name), bool):
-            problems.append(f"its {name} {getattr(definition, name)!r} is neither True nor False")
-    probe = options["probe"]
-    if probe is not None and not _takes_one(probe):
-        problems.append(f"its probe {probe!r} cannot be called with one argument, the idempotency key")
-    return problems
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _takes_one(probe: Any) -> bool:
-    try:
-        inspect.signature(probe).bind("")
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _schema_problems(schema: Any) -> tuple[list[str], Validator | None]:
-    if not isinstance(schema, Mapping):
-        return [f"its input_schema is a {type(schema).__name__}, not a JSON Schema object"], None
-    problems: list[str] = []
-    if schema.get("type") != "object":
-        problems.append(
-            f"its input_schema has the type {schema.get('type')!r}, not 'object':"
-            " arguments come as an object, so put other values into its properties"
-        )
-    refused = [keyword for keyword in _REFUSED_AT_TOP if keyword in schema]
-    if refused:
-        problems.append(
-            f"its input_schema has {', '.join(refused)} at the top, which model providers refuse: put it into a property"
-        )
-    properties = schema.get("properties")
-    for name in properties if isinstance(properties, Mapping) else ():
-        if not isinstance(name, str) or _PROPERTY_NAME.fullmatch(name) is None:
-            problems.append(f"its property {name!r} is not 1 to 64 of the characters a-z, A-Z, 0-9, _, . and -")
-    try:
-        validator = compile_schema(schema)
-    except SchemaError as error:
-        return problems + [f"its input_schema at {problem.path}: {problem.message}" for problem in error.problems], None
-    try:
-        json.dumps(schema, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        return [*problems, f"its input_schema is not JSON: {error}"], None
-    return problems, validator
-
-
-def _handler_problems(definition: ToolDefinition, handler: Any) -> list[str]:
-    if not callable(handler):
-        return [f"its handler {handler!r} cannot be called"]
-    function = inspect.unwrap(handler.func if isinstance(handler, functools.partial) else handler)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        return ["its handler is a generator: return the whole result, and report pieces with the context's progress()"]
-    try:
-        parameters = inspect.signature(handler).parameters
-    except (TypeError, ValueError) as error:
-        return [f"the signature of its handler cannot be read ({error}): wrap it in a function"]
-    schema = definition.input_schema if isinstance(definition.input_schema, Mapping) else {}
-    properties, required = schema.get("properties"), schema.get("required")
-    properties = properties if isinstance(properties, Mapping) else {}
-    required = required if isinstance(required, (list, tuple)) else ()
-    problems: list[str] = []
-    context = definition.takes_context
-    if context is not None and context in properties:
-        problems.append(f"it takes its context as {context!r}, which is also a property of its input_schema")
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    named = {name for name, parameter in parameters.items() if parameter.kind not in _UNNAMED}
-    for name, parameter in parameters.items():
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            problems.append(f"its handler takes {name!r} by position only, but arguments are given by name")
-        elif name in named and name != context and parameter.default is parameter.empty and name not in required:
-            problems.append(f"its handler needs {name!r}, which its input_schema does not require")
-    if not takes_any:
-        missing = [name for name in (*properties, *([context] if context else [])) if name not in parameters]
-        problems += [f"its handler has no parameter {name!r}" for name in missing]
-    return problems
-
-
-_UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _accepted_names(definition: ToolDefinition) -> frozenset[str] | None:
-    """Return the names that the handler can be given, or None where the schema or the handler settles it."""
-    if definition.handler is None or definition.input_schema.get("additionalProperties") is False:
-        return None
-    parameters = inspect.signature(definition.handler).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return frozenset(parameter.name for parameter in parameters) - {definition.takes_context or ""}
+def _converted(
+    arguments: Mapping[str, Any], converts: Mapping[str, Convert]
+) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """Return the arguments in their hinted types, and a problem for each one that has no such value."""
+    converted = dict(arguments)
+    problems: list[Problem] = []
+    for name, convert in converts.items():
+        if name in converted:
+            try:
+                converted[name] = convert(converted[name])
+            except Unconvertible as failure:
+                path = path_text((name, *reversed(failure.steps)))
+                problems.append(Problem(path, str(failure)[: 10 * MAX_SHOWN_CHARS], "type"))
+    return converted, tuple(problems)

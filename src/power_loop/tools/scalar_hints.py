@@ -15,18 +15,21 @@ from typing import Any
 
 Convert = Callable[[Any], Any]
 
-ANY_KIND = frozenset({str, int, float, bool, type(None), list, dict})
+ANY_KIND: frozenset[type] = frozenset({str, int, float, bool, type(None), list, dict})
 
 
-class Unconvertible(Exception):
-    """Says in its message why a valid JSON value gives no value of the hinted type; `steps` leads to it, from the inside out."""
+class Unconvertible(Exception):  # noqa: N818 - a signal
+    """Says in its message why a valid JSON value gives no value of the hinted type.
+
+    `steps` leads to the value, from the inside out.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.steps: list[str | int] = []
 
 
-class HintRefused(Exception):
+class HintRefused(Exception):  # noqa: N818 - a signal
     """Says in its message why a type hint gives no schema."""
 
 
@@ -34,8 +37,9 @@ class HintRefused(Exception):
 class Shape:
     """Is what a type hint means in JSON.
 
-    `convert` brings a JSON value that fits `schema` to the hinted type, or raises `Unconvertible`; None: the value is it already.
-    `kinds` are the Python classes that the JSON value may have; `is_hashable` tells whether converted values may be put into a set.
+    `convert` brings a JSON value that fits `schema` to the hinted type, or raises `Unconvertible`; None: the value is
+    it already. `kinds` are the Python classes that the JSON value may have; `is_hashable` tells whether converted
+    values may be put into a set.
     """
 
     schema: dict[str, Any]
@@ -145,7 +149,7 @@ _SCALARS: dict[Any, Shape] = {
 
 
 def scalar_shape(hint: Any) -> Shape | None:
-    """Return the shape of a type that is one scalar, or None for another hint. Raises `HintRefused` for an unusable enum."""
+    """Return the shape of a type that is one scalar, or None. Raises `HintRefused` for an unusable enum."""
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _enum_shape(hint)
     try:
@@ -188,10 +192,10 @@ def _choice(choices: list[tuple[Any, Any]], name: str) -> Shape:
     kinds = frozenset(classes)
     # 1 and 1.0 are the same JSON value, so either may come.
     kinds = kinds | _NUMBER if kinds & _NUMBER else kinds
-    if all(value is meant for value, (_, meant) in zip(plain, choices)) and not kinds & _NUMBER:
+    if all(value is meant for value, (_, meant) in zip(plain, choices, strict=True)) and not kinds & _NUMBER:
         return Shape(schema, kinds=kinds)
     # True and 1 are the same key in Python, but not in JSON.
-    meanings = {(type(value) is bool, value): meant for value, (_, meant) in zip(plain, choices)}
+    meanings = {(type(value) is bool, value): meant for value, (_, meant) in zip(plain, choices, strict=True)}
     return Shape(schema, lambda value: meanings[value is True or value is False, value], kinds=kinds)
 
 

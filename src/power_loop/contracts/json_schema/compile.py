@@ -34,15 +34,19 @@ class SchemaError(ValueError):
 
 
 class Validator:
-    """A compiled schema; safe to keep, to share between threads and to use for any number of values."""
+    """A compiled schema; safe to keep, to share between threads and to use for any number of values.
 
-    __slots__ = ("_check",)
+    `schema` is the copy of the schema that it was compiled from, in plain JSON.
+    """
 
-    def __init__(self, check: Check | None) -> None:
-        self._check = check
+    __slots__ = ("_check", "schema")
+
+    def __init__(self, compiler: Compiler) -> None:
+        self.schema: Any = compiler.root
+        self._check = compiler.check_at(())
 
     def problems(self, value: Any) -> tuple[Problem, ...]:
-        """Lists what is wrong with a value: nothing if it is valid, at most `MAX_PROBLEMS`, always in the same order."""
+        """Lists what is wrong with a value, at most `MAX_PROBLEMS` in a fixed order; nothing if it is valid."""
         check = self._check
         if check is None:
             return ()
@@ -69,7 +73,7 @@ def compile_schema(schema: Mapping[str, Any] | bool) -> Validator:
 
     The schema is copied: changing it afterwards changes nothing.
     """
-    return Validator(Compiler(schema).check_at(()))
+    return Validator(Compiler(schema))
 
 
 class Compiler:

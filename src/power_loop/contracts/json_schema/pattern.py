@@ -63,7 +63,7 @@ class Pattern:
         self._forget()
 
     def search(self, text: str, budget: StepBudget) -> bool:
-        """Tells whether the pattern matches anywhere in `text`; raises `OutOfSteps` when the budget does not suffice."""
+        """Tells whether the pattern matches anywhere in `text`; raises `OutOfSteps` if the budget does not suffice."""
         budget.spend(1 + (len(text) >> 3))
         ways = self._first
         for char in text:
@@ -236,7 +236,7 @@ def _accepts(ways: _Ways, budget: StepBudget) -> bool:
 
 
 def _matches(sequence: Sequence, spot: _Spot) -> Iterator[tuple[_Claims, Sequence]]:
-    """Yields each way to consume the character at `spot`: the claims made on the way, and what is left of the sequence."""
+    """Yields each way to consume the character at `spot`: the claims made on the way, and what is left to match."""
     claims = _NO_CLAIMS_ONLY
     for index, node in enumerate(sequence):
         spot.budget.spend(1)

@@ -19,7 +19,7 @@ MAX_PATTERN_GROUPS = 40
 
 
 class PatternError(ValueError):
-    """Says in its message why a pattern cannot be read; `source` is the pattern and `position` the offset of the trouble."""
+    """Says in its message why a pattern cannot be read; `position` is the offset of the trouble in `source`."""
 
     def __init__(self, source: str, position: int, reason: str) -> None:
         self.source = source
@@ -60,6 +60,7 @@ class CharSet:
         self.negated = negated
 
     def has(self, char: str) -> bool:
+        """Tells whether a character is in the set."""
         found = (
             char in self.singles
             or any(low <= char <= high for low, high in self.ranges)
@@ -78,6 +79,7 @@ class Category:
         self.negated = negated
 
     def has(self, char: str) -> bool:
+        """Tells whether a character is in the category."""
         return unicodedata.category(char).startswith(self.prefix) is not self.negated
 
 
@@ -140,7 +142,8 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 WORD_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 # ECMA-262 white space and line terminators.
 _SPACES = frozenset(
-    "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+    "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
 _LINE_ENDS = frozenset("\n\r\u2028\u2029")
 _NAMED_SETS = {

@@ -1,0 +1,110 @@
+"""Reads the signature of a handler: what a model may give it, how that is converted, and what takes the context."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from power_loop.contracts.tools import ToolContext
+from power_loop.tools.definition_checks import is_context_hint
+from power_loop.tools.hints import HintReader, json_default
+from power_loop.tools.scalar_hints import Convert, HintRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Is what a model may give to a handler.
+
+    `schema` is of type object; `converts` holds the conversions of the parameters that need one; `problems` is
+    everything that keeps the signature from being offered.
+    """
+
+    schema: Mapping[str, Any]
+    converts: Mapping[str, Convert]
+    context: str | None
+    problems: tuple[str, ...]
+
+
+def read_signature(handler: Callable[..., Any], documented: Mapping[str, str], *, is_method: bool) -> Signature:
+    """Read a handler's signature; `documented` describes its parameters, `is_method` leaves out the first one.
+
+    What a `functools.partial` has bound is not offered to the model.
+    """
+    names = _names_around(handler)
+    reader = HintReader({ToolContext.__name__: ToolContext, **names})
+    bound = _bound_names(handler)
+    parameters = list(inspect.signature(handler).parameters.values())[1 if is_method else 0 :]
+    contexts: list[str] = []
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    converts: dict[str, Convert] = {}
+    problems: list[str] = []
+    for parameter in parameters:
+        if parameter.name in bound:
+            continue
+        if is_context_hint(parameter.annotation, names):
+            contexts.append(parameter.name)
+            continue
+        try:
+            schema, convert = _read_parameter(parameter, reader)
+        except HintRefused as refused:
+            problems.append(f"its parameter {parameter.name!r}: {refused}")
+            continue
+        if parameter.name in documented:
+            schema.setdefault("description", documented[parameter.name])
+        properties[parameter.name] = schema
+        if parameter.default is parameter.empty:
+            required.append(parameter.name)
+        if convert is not None:
+            converts[parameter.name] = convert
+    if len(contexts) > 1:
+        problems.append(f"its parameters {', '.join(map(repr, contexts))} all ask for the context: one is enough")
+    whole: dict[str, Any] = {"type": "object", "properties": properties}
+    if required:
+        whole["required"] = required
+    whole["additionalProperties"] = False
+    schema = whole if problems else reader.finish(whole)
+    return Signature(schema, converts, contexts[0] if contexts else None, tuple(problems))
+
+
+def _names_around(handler: Callable[..., Any]) -> dict[str, Any]:
+    """Return what names in a handler's hints may mean: those of its module, and those it uses of the functions around."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    function = inspect.unwrap(handler)
+    if not inspect.isroutine(function):
+        # An object that can be called: its class tells where its hints stand.
+        function = type(function).__call__
+    function = getattr(function, "__func__", function)
+    if not inspect.isfunction(function):
+        return {}
+    names = dict(function.__globals__)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        # A name that is only set further down has no contents yet.
+        with contextlib.suppress(ValueError):
+            names[name] = cell.cell_contents
+    return names
+
+
+def _read_parameter(parameter: inspect.Parameter, reader: HintReader) -> tuple[dict[str, Any], Convert | None]:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise HintRefused("it gathers arguments without names: name each parameter, or give an input_schema=")
+    if parameter.annotation is parameter.empty:
+        raise HintRefused("it has no type hint, so no model can tell what to give")
+    shape = reader.read(parameter.annotation)
+    schema = dict(shape.schema)
+    if parameter.default is not parameter.empty and (default := json_default(parameter.default)) is not None:
+        schema.setdefault("default", default)
+    return schema, shape.convert
+
+
+def _bound_names(handler: Callable[..., Any]) -> frozenset[str]:
+    bound: set[str] = set()
+    while isinstance(handler, functools.partial):
+        bound.update(handler.keywords)
+        handler = handler.func
+    return frozenset(bound)
