@@ -1,0 +1,72 @@
+"""Every Python block of the README and the guides runs as printed; every command and link they name exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.house.pages import ROOT, Block, blocks_of, pages, run_blocks
+from tests.model_server import ThreadedModelServer
+
+PAGES = [path.relative_to(ROOT).as_posix() for path in pages()]
+# What a reader may have in a console: GitHub's own ids of headings, and Markdown's links.
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)|(?:src|srcset)=\"(?P<source>[^\"]+)\"")
+_HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)
+
+
+def blocks(page: str, *languages: str) -> list[Block]:
+    found = blocks_of((ROOT / page).read_text("utf-8"), page)
+    return [block for block in found if block.language in languages]
+
+
+@pytest.mark.promise("readme")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_its_python_blocks_run_as_printed(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ThreadedModelServer() as server:
+        for name, value in {"BASE_URL": server.base_url, "API_KEY": "k", "MODEL": "gpt-test"}.items():
+            monkeypatch.setenv(f"POWER_LOOP_{name}", value)
+        run_blocks(blocks(page, "python"), server, {"__name__": "page"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_that_it_names_exist(page: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    extras = set(re.findall(r"^(\w+) = \[", project_table("optional-dependencies"), re.MULTILINE))
+    for block in blocks(page, "bash", "sh"):
+        for line in block.source.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["make"]:
+                assert {word for word in words[1:] if "=" not in word} <= targets, f"{block.place}: {line}"
+            for wanted in re.findall(r"power-loop\[([\w,]+)\]", line):
+                assert set(wanted.split(",")) <= extras, f"{block.place}: {line}"
+
+
+def project_table(name: str) -> str:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    return text.partition(f"[project.{name}]")[2].partition("\n[tool")[0]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_its_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    for found in _LINK.finditer(path.read_text("utf-8")):
+        target = found["target"] or found["source"]
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (path.parent / file).resolve() if file else path
+        assert place.exists(), f"{page}: {target}"
+        if anchor and place.suffix == ".md":
+            assert anchor in anchors(place.read_text("utf-8")), f"{page}: {target}"
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    ids = (
+        re.sub(r"[^\w\- ]", "", found["text"].lower()).strip().replace(" ", "-") for found in _HEADING.finditer(text)
+    )
+    return set(ids)
