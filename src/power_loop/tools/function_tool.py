@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from power_loop.contracts.tools import ToolDefinition
-from power_loop.tools.scalar_hints import Convert
+from power_loop.tools.shape import Convert
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import inspect
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from power_loop.contracts.json_schema import Validator, compile_schema
-from power_loop.tools.docstring import read_docstring
-from power_loop.tools.scalar_hints import (
-    ANY_KIND,
-    Convert,
-    HintRefused,
-    Shape,
-    Unconvertible,
-    choice_shape,
-    scalar_shape,
+from power_loop.tools.conversions import (
+    UnionConversion,
+    hashed,
+    items_converter,
+    mapping_converter,
+    record_converter,
+    tuple_converter,
 )
+from power_loop.tools.docstring import read_docstring
+from power_loop.tools.json_form import NoJsonForm, json_form
+from power_loop.tools.record_fields import fields_of, is_record
+from power_loop.tools.references import with_definitions
+from power_loop.tools.scalar_hints import choice_shape, scalar_shape
+from power_loop.tools.shape import ANY_KIND, Convert, HintRefused, Shape
 
 _ARRAY = frozenset({list})
 _OBJECT = frozenset({dict})
@@ -50,10 +52,6 @@ _SIZES = {
     list: ("minItems", "maxItems"),
     dict: ("minProperties", "maxProperties"),
 }
-# Inside of these keywords stands data, not schemas.
-_DATA_KEYWORDS = ("enum", "const", "default", "examples")
-# The members of these keywords are schemas, whatever their names.
-_SCHEMA_MAPS = ("properties", "patternProperties", "dependentSchemas", "$defs")
 
 
 class HintReader:
@@ -63,7 +61,7 @@ class HintReader:
         """`names` is what forward references of the function may mean."""
         self._names = dict(names)
         self._records: dict[Any, _Record] = {}
-        self._unions: list[_Union] = []
+        self._unions: list[UnionConversion] = []
 
     def read(self, hint: Any) -> Shape:
         """Return the shape of a hint. Raises `HintRefused`."""
@@ -79,10 +77,10 @@ class HintReader:
             return choice_shape(get_args(hint))
         if origin is Union or origin is types.UnionType:
             return self._union(get_args(hint))
-        container = self._container(origin or hint, get_args(hint))
+        container = self._container(origin or hint, get_args(hint), is_bare=origin is None)
         if container is not None:
             return container
-        if _is_record(hint):
+        if is_record(hint):
             return self._record(hint)
         return self._indirect(hint)
 
@@ -112,20 +110,16 @@ class HintReader:
         definitions = {record.name: record.schema for record in self._records.values()}
         for union in self._unions:
             union.prepare(definitions)
-        uses: dict[str, int] = {}
-        _count_references(schema, definitions, uses)
-        inline = {name: definitions[name] for name, count in uses.items() if count == 1}
-        schema = _inlined(schema, inline)
-        shared = {name: _inlined(definitions[name], inline) for name, count in uses.items() if count > 1}
-        return {**schema, "$defs": shared} if shared else schema
+        return with_definitions(schema, definitions)
 
     def _annotated(self, hint: Any) -> Shape:
         inner, *notes = get_args(hint)
         shape = self.read(inner)
-        schema = dict(shape.schema)
+        keywords: dict[str, Any] = {}
         for note in notes:
-            schema.update(_keywords(note, shape.kinds))
-        return dataclasses.replace(shape, schema=schema)
+            keywords.update(_keywords(note, shape.kinds))
+        description = keywords.get("description", shape.description)
+        return dataclasses.replace(shape, schema={**shape.schema, **keywords}, description=description)
 
     def _union(self, hints: tuple[Any, ...]) -> Shape:
         shapes = [self.read(hint) for hint in hints]
@@ -134,13 +128,13 @@ class HintReader:
         is_hashable = all(shape.is_hashable for shape in shapes)
         if all(shape.convert is None for shape in shapes):
             return Shape(schema, kinds=kinds, is_hashable=is_hashable)
-        union = _Union(shapes)
+        union = UnionConversion(shapes)
         self._unions.append(union)
         return Shape(schema, union.convert, kinds=kinds, is_hashable=is_hashable)
 
-    def _container(self, origin: Any, args: tuple[Any, ...]) -> Shape | None:
+    def _container(self, origin: Any, args: tuple[Any, ...], *, is_bare: bool) -> Shape | None:
         if origin is tuple:
-            return self._tuple(args)
+            return self._items((), tuple) if is_bare else self._tuple(args)
         if origin in _LISTS:
             return self._items(args, None)
         if origin in _SETS or origin is frozenset:
@@ -157,14 +151,13 @@ class HintReader:
             raise HintRefused(f"a set cannot hold {_shown(args[0])}, which is not hashable: use a list")
         schema: dict[str, Any] = {"type": "array", **({"items": item.schema} if item.schema else {})}
         is_hashable = collect in (tuple, frozenset) and item.is_hashable
-        gather = collect if collect is None or collect is tuple else _hashed(collect)
-        return Shape(schema, _items_converter(item.convert, gather), kinds=_ARRAY, is_hashable=is_hashable)
+        gather = collect if collect is None or collect is tuple else hashed(collect)
+        return Shape(schema, items_converter(item.convert, gather), kinds=_ARRAY, is_hashable=is_hashable)
 
     def _tuple(self, args: tuple[Any, ...]) -> Shape:
-        if not args and not self._is_empty_tuple(args):
-            return self._items((), tuple)
         if len(args) == 2 and args[1] is Ellipsis:
             return self._items(args[:1], tuple)
+        # Python 3.10 has the empty tuple as the one argument of `tuple[()]`.
         shapes = [self.read(arg) for arg in args if arg != ()]
         count = len(shapes)
         schema: dict[str, Any] = {"type": "array", "minItems": count, "maxItems": count}
@@ -174,11 +167,8 @@ class HintReader:
             schema["prefixItems"] = [shape.schema for shape in shapes]
         converts = [shape.convert for shape in shapes]
         return Shape(
-            schema, _tuple_converter(converts), kinds=_ARRAY, is_hashable=all(shape.is_hashable for shape in shapes)
+            schema, tuple_converter(converts), kinds=_ARRAY, is_hashable=all(shape.is_hashable for shape in shapes)
         )
-
-    def _is_empty_tuple(self, args: tuple[Any, ...]) -> bool:
-        return args == ((),)
 
     def _mapping(self, args: tuple[Any, ...]) -> Shape:
         if not args:
@@ -193,7 +183,7 @@ class HintReader:
             schema["propertyNames"] = key.schema
         if value.schema:
             schema["additionalProperties"] = value.schema
-        return Shape(schema, _mapping_converter(key.convert, value.convert), kinds=_OBJECT, is_hashable=False)
+        return Shape(schema, mapping_converter(key.convert, value.convert), kinds=_OBJECT, is_hashable=False)
 
     def _record(self, hint: Any) -> Shape:
         record = self._records.get(hint)
@@ -220,21 +210,9 @@ class HintReader:
         raise HintRefused(_refusal(hint))
 
 
-def _is_record(hint: Any) -> bool:
-    return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or _is_typed_dict(hint) or _is_named_tuple(hint))
-
-
-def _is_typed_dict(hint: type) -> bool:
-    return issubclass(hint, dict) and hasattr(hint, "__required_keys__")
-
-
-def _is_named_tuple(hint: type) -> bool:
-    return issubclass(hint, tuple) and hasattr(hint, "_field_defaults")
-
-
 def _refusal(hint: Any) -> str:
     origin = get_origin(hint)
-    if origin is not None and _is_record(origin):
+    if origin is not None and is_record(origin):
         return f"{_shown(hint)} has type parameters, which are not supported: write a class without them"
     if isinstance(hint, typing.TypeVar):
         return f"{_shown(hint)} is a type variable: say which type it is"
@@ -274,24 +252,42 @@ def _keywords(note: Any, kinds: frozenset[type]) -> dict[str, Any]:
     if isinstance(note, type):
         return {}
     found: dict[str, Any] = {}
-    documentation = getattr(note, "documentation", None)
-    if isinstance(documentation, str):
-        found["description"] = documentation
+    for attribute in ("documentation", "description"):
+        text = getattr(note, attribute, None)
+        if isinstance(text, str):
+            found["description"] = text
     for attribute, keyword in _BOUNDS.items():
         bound = getattr(note, attribute, None)
         if isinstance(bound, (int, float)) and not isinstance(bound, bool):
+            if kinds.isdisjoint((int, float)):
+                raise HintRefused(f"{note!r} bounds a number, but what it stands at is none in JSON")
             found[keyword] = bound
-    for kind, (least, most) in _SIZES.items():
-        if kinds == {kind}:
-            for attribute, keyword in (("min_length", least), ("max_length", most)):
-                size = getattr(note, attribute, None)
-                if isinstance(size, int):
-                    found[keyword] = size
+    for attribute, place in (("min_length", 0), ("max_length", 1)):
+        size = getattr(note, attribute, None)
+        if isinstance(size, int) and not isinstance(size, bool):
+            sized = [keywords[place] for kind, keywords in _SIZES.items() if kind in kinds]
+            if len(sized) != 1:
+                raise HintRefused(f"{note!r} bounds a size, but what it stands at has none, or several, in JSON")
+            found[sized[0]] = size
     return found
 
 
+def described(shape: Shape, text: str | None, *, default: Any) -> dict[str, Any]:
+    """Return the schema of a field or parameter, with its own description or `text`, and its default unless that is None."""
+    schema = dict(shape.schema)
+    if text and shape.description is None:
+        schema["description"] = text
+    try:
+        form = json_form(default)
+    except NoJsonForm:
+        return schema
+    if form is not None and not (isinstance(default, float) and not isfinite(default)):
+        schema.setdefault("default", form)
+    return schema
+
+
 class _Record:
-    """A class whose instances are JSON objects (or a recursive alias), read once however often it is named."""
+    """Is a class whose instances are JSON objects (or a recursive alias), read once however often it is named."""
 
     def __init__(self, hint: Any, name: str) -> None:
         self.hint = hint
@@ -320,20 +316,15 @@ class _Record:
         properties: dict[str, Any] = {}
         required: list[str] = []
         converts: list[tuple[str, Convert]] = []
-        for field in _fields(hint, reader):
+        for field in fields_of(hint, reader.resolved):
             try:
                 shape = reader.read(field.hint)
             except HintRefused as refused:
                 raise HintRefused(f"its field {hint.__name__}.{field.name}: {refused}") from None
-            schema = dict(shape.schema)
-            description = field.description or documented.parameters.get(field.name)
-            if description and "description" not in schema:
-                schema["description"] = description
-            properties[field.name] = schema
+            text = field.description or documented.parameters.get(field.name)
+            properties[field.name] = described(shape, text, default=None if field.is_required else field.default)
             if field.is_required:
                 required.append(field.name)
-            elif (default := json_default(field.default)) is not None:
-                schema["default"] = default
             if shape.convert is not None:
                 converts.append((field.name, shape.convert))
         self.schema = {"type": "object"}
@@ -343,279 +334,6 @@ class _Record:
         if required:
             self.schema["required"] = required
         self.schema["additionalProperties"] = False
-        self._build = _record_converter(hint, converts)
+        self._build = record_converter(hint, converts)
         if self._build is None:
             self.shape = dataclasses.replace(self.shape, convert=None)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Field:
-    name: str
-    hint: Any
-    is_required: bool
-    default: Any = None
-    description: str | None = None
-
-
-def _fields(hint: Any, reader: HintReader) -> list[_Field]:
-    if _is_typed_dict(hint):
-        return [_typed_dict_field(hint, name, _hint_of(hint, name, reader)) for name in hint.__annotations__]
-    if _is_named_tuple(hint):
-        defaults = hint._field_defaults
-        return [
-            _Field(name, _hint_of(hint, name, reader), name not in defaults, defaults.get(name))
-            for name in hint._fields
-        ]
-    fields = [field for field in dataclasses.fields(hint) if field.init]
-    known = {field.name for field in fields}
-    for parameter in inspect.signature(hint).parameters.values():
-        is_optional = parameter.default is not parameter.empty or parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        )
-        if parameter.name not in known and not is_optional:
-            raise HintRefused(
-                f"{hint.__name__} takes {parameter.name!r}, which is no field of it, so no model can give it"
-            )
-    return [_dataclass_field(field, _hint_of(hint, field.name, reader)) for field in fields]
-
-
-def _hint_of(hint: Any, name: str, reader: HintReader) -> Any:
-    """Return the type hint of a field, read in the module of the class that declares it."""
-    for owner in hint.__mro__:
-        note = inspect.get_annotations(owner).get(name)
-        if note is not None:
-            return reader.resolved(note, owner) if isinstance(note, (str, typing.ForwardRef)) else note
-    raise HintRefused(f"the field {hint.__name__}.{name} has no type hint")
-
-
-def _dataclass_field(field: dataclasses.Field[Any], note: Any) -> _Field:
-    missing = dataclasses.MISSING
-    is_required = field.default is missing and field.default_factory is missing
-    default = None if field.default is missing else field.default
-    description = field.metadata.get("description")
-    return _Field(field.name, note, is_required, default, description if isinstance(description, str) else None)
-
-
-def _typed_dict_field(hint: Any, name: str, note: Any) -> _Field:
-    is_required = name in hint.__required_keys__
-    # Compared by name, because older Pythons have these words in another module; the innermost word may stand in any
-    # order.
-    while (word := getattr(get_origin(note), "_name", None)) in ("Required", "NotRequired", "ReadOnly"):
-        if word != "ReadOnly":
-            is_required = word == "Required"
-        (note,) = get_args(note)
-    return _Field(name, note, is_required)
-
-
-def json_default(value: Any) -> Any:
-    """Return a default as JSON for the model to see, or None where it is null or has no JSON form."""
-    shown = _json_of(value)
-    return None if shown is _NO_JSON else shown
-
-
-_NO_JSON: Any = object()
-
-
-def _json_of(value: Any) -> Any:
-    if value is None or type(value) in (str, int, float, bool):
-        return _NO_JSON if isinstance(value, float) and not isfinite(value) else value
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        items = [_json_of(item) for item in value]
-        return _NO_JSON if _NO_JSON in items else items
-    if type(value) is dict and all(type(key) is str for key in value):
-        members = {key: _json_of(item) for key, item in value.items()}
-        return _NO_JSON if _NO_JSON in members.values() else members
-    shape = scalar_shape(type(value))
-    if shape is None or not shape.schema or shape.schema == {"type": "null"}:
-        return _NO_JSON
-    if "enum" in shape.schema:
-        return _json_of(value.value)
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-# ---- conversions ----
-
-
-def _items_converter(convert: Convert | None, collect: Convert | None) -> Convert | None:
-    if convert is None:
-        return collect
-    item = convert
-
-    def convert_items(value: list[Any]) -> Any:
-        items = []
-        index = 0
-        try:
-            for index, one in enumerate(value):  # noqa: B007 (the place of a failure)
-                items.append(item(one))
-        except Unconvertible as failure:
-            failure.steps.append(index)
-            raise
-        return items if collect is None else collect(items)
-
-    return convert_items
-
-
-def _hashed(collect: Convert) -> Convert:
-    def convert_set(items: list[Any]) -> Any:
-        try:
-            return collect(items)
-        except TypeError as error:
-            raise Unconvertible(f"its items cannot be put into a set: {error}") from None
-
-    return convert_set
-
-
-def _tuple_converter(converts: list[Convert | None]) -> Convert:
-    if all(convert is None for convert in converts):
-        return tuple
-
-    def convert_tuple(value: list[Any]) -> tuple[Any, ...]:
-        items = list(value)
-        index = 0
-        try:
-            for index, convert in enumerate(converts):
-                if convert is not None:
-                    items[index] = convert(items[index])
-        except Unconvertible as failure:
-            failure.steps.append(index)
-            raise
-        return tuple(items)
-
-    return convert_tuple
-
-
-def _mapping_converter(key: Convert | None, value: Convert | None) -> Convert | None:
-    if key is None and value is None:
-        return None
-
-    def convert_mapping(members: dict[str, Any]) -> dict[Any, Any]:
-        converted = {}
-        name = ""
-        try:
-            for name, one in members.items():
-                converted[name if key is None else key(name)] = one if value is None else value(one)
-        except Unconvertible as failure:
-            failure.steps.append(name)
-            raise
-        return converted
-
-    return convert_mapping
-
-
-def _record_converter(hint: Any, converts: list[tuple[str, Convert]]) -> Convert | None:
-    is_dict = _is_typed_dict(hint)
-    if is_dict and not converts:
-        return None
-
-    def convert_record(value: dict[str, Any]) -> Any:
-        fields = dict(value)
-        name = ""
-        try:
-            for name, convert in converts:
-                if name in fields:
-                    fields[name] = convert(fields[name])
-        except Unconvertible as failure:
-            failure.steps.append(name)
-            raise
-        if is_dict:
-            return fields
-        try:
-            return hint(**fields)
-        # A stranger's constructor may raise anything.
-        except Exception as error:
-            raise Unconvertible(f"{hint.__name__} does not take it: {error}") from error
-
-    return convert_record
-
-
-# 3 is no float where an int is offered, and 3.0 no int where a float is.
-_NUMBER_TYPES: dict[type, str] = {int: "integer", float: "number"}
-
-
-class _Union:
-    """Chooses the first alternative that a value fits, those with exactly its kind of number first."""
-
-    def __init__(self, shapes: list[Shape]) -> None:
-        self._shapes = shapes
-        self._validators: list[Validator] = []
-        self._by_kind: dict[type, list[int]] = {}
-
-    def prepare(self, definitions: dict[str, Any]) -> None:
-        """Compile what tells the alternatives apart; `definitions` is what their references mean."""
-        for kind in ANY_KIND:
-            able = [index for index, shape in enumerate(self._shapes) if kind in shape.kinds]
-            exact = _NUMBER_TYPES.get(kind)
-            if exact is not None:
-                able.sort(key=lambda index: self._shapes[index].schema.get("type") != exact)
-            self._by_kind[kind] = able
-        self._validators = [compile_schema({**shape.schema, "$defs": definitions}) for shape in self._shapes]
-
-    def convert(self, value: Any) -> Any:
-        able = self._by_kind.get(type(value))
-        if able is None:
-            # A value that an application made, of a class of its own.
-            able = next((found for kind, found in self._by_kind.items() if isinstance(value, kind)), [])
-        last: Unconvertible | None = None
-        for index in able:
-            if len(able) > 1 and self._validators[index].problems(value):
-                continue
-            convert = self._shapes[index].convert
-            try:
-                return value if convert is None else convert(value)
-            except Unconvertible as failure:
-                last = failure
-        raise last or Unconvertible("it fits none of the alternatives")
-
-
-# ---- references ----
-
-
-def _subschemas(schema: dict[str, Any]) -> Iterator[Any]:
-    for keyword, value in schema.items():
-        if keyword in _SCHEMA_MAPS and isinstance(value, dict):
-            yield from value.values()
-        elif keyword not in _DATA_KEYWORDS:
-            yield value
-
-
-def _count_references(schema: Any, definitions: Mapping[str, Any], uses: dict[str, int]) -> None:
-    inner: Iterable[Any] = ()
-    if isinstance(schema, list):
-        inner = schema
-    elif isinstance(schema, dict):
-        name = _referred(schema, definitions)
-        if name is not None:
-            uses[name] = uses.get(name, 0) + 1
-            if uses[name] == 1:
-                _count_references(definitions[name], definitions, uses)
-        inner = _subschemas(schema)
-    for part in inner:
-        _count_references(part, definitions, uses)
-
-
-def _inlined(schema: Any, inline: Mapping[str, Any]) -> Any:
-    """Return a copy of the schema in which each reference to one of `inline` is what it refers to."""
-    if isinstance(schema, list):
-        return [_inlined(item, inline) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    copied: dict[str, Any] = {}
-    for keyword, value in schema.items():
-        if keyword in _SCHEMA_MAPS and isinstance(value, dict):
-            copied[keyword] = {name: _inlined(one, inline) for name, one in value.items()}
-        else:
-            copied[keyword] = value if keyword in _DATA_KEYWORDS else _inlined(value, inline)
-    name = _referred(schema, inline)
-    if name is None:
-        return copied
-    del copied["$ref"]
-    return {**_inlined(inline[name], inline), **copied}
-
-
-def _referred(schema: dict[str, Any], definitions: Mapping[str, Any]) -> str | None:
-    reference = schema.get("$ref")
-    if not isinstance(reference, str) or not reference.startswith("#/$defs/"):
-        return None
-    name = reference.removeprefix("#/$defs/")
-    return name if name in definitions else None

@@ -16,7 +16,7 @@ from power_loop.contracts.messages import clean_text
 from power_loop.contracts.tools import ToolContext, ToolDefinition
 from power_loop.tools.definition_checks import accepted_names, context_parameter, definition_error, examine
 from power_loop.tools.function_tool import FunctionTool
-from power_loop.tools.scalar_hints import Convert, Unconvertible
+from power_loop.tools.shape import Convert, Unconvertible
 
 _MEMO = "prepared"
 

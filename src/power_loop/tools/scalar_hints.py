@@ -8,45 +8,11 @@ import enum
 import pathlib
 import re
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from math import isfinite
 from typing import Any
 
-Convert = Callable[[Any], Any]
-
-ANY_KIND: frozenset[type] = frozenset({str, int, float, bool, type(None), list, dict})
-
-
-class Unconvertible(Exception):  # noqa: N818 - a signal
-    """Says in its message why a valid JSON value gives no value of the hinted type.
-
-    `steps` leads to the value, from the inside out.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.steps: list[str | int] = []
-
-
-class HintRefused(Exception):  # noqa: N818 - a signal
-    """Says in its message why a type hint gives no schema."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Is what a type hint means in JSON.
-
-    `convert` brings a JSON value that fits `schema` to the hinted type, or raises `Unconvertible`; None: the value is
-    it already. `kinds` are the Python classes that the JSON value may have; `is_hashable` tells whether converted
-    values may be put into a set.
-    """
-
-    schema: dict[str, Any]
-    convert: Convert | None = None
-    kinds: frozenset[type] = ANY_KIND
-    is_hashable: bool = True
-
+from power_loop.tools.shape import HintRefused, Shape, Unconvertible
 
 _TEXT = frozenset({str})
 _NUMBER = frozenset({int, float})

@@ -11,8 +11,8 @@ from typing import Any
 
 from power_loop.contracts.tools import ToolContext
 from power_loop.tools.definition_checks import is_context_hint
-from power_loop.tools.hints import HintReader, json_default
-from power_loop.tools.scalar_hints import Convert, HintRefused
+from power_loop.tools.hints import HintReader, described
+from power_loop.tools.shape import Convert, HintRefused, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,17 @@ def read_signature(handler: Callable[..., Any], documented: Mapping[str, str], *
             contexts.append(parameter.name)
             continue
         try:
-            schema, convert = _read_parameter(parameter, reader)
+            shape = _read_parameter(parameter, reader)
         except HintRefused as refused:
             problems.append(f"its parameter {parameter.name!r}: {refused}")
             continue
-        if parameter.name in documented:
-            schema.setdefault("description", documented[parameter.name])
-        properties[parameter.name] = schema
-        if parameter.default is parameter.empty:
+        is_required = parameter.default is parameter.empty
+        default = None if is_required else parameter.default
+        properties[parameter.name] = described(shape, documented.get(parameter.name), default=default)
+        if is_required:
             required.append(parameter.name)
-        if convert is not None:
-            converts[parameter.name] = convert
+        if shape.convert is not None:
+            converts[parameter.name] = shape.convert
     if len(contexts) > 1:
         problems.append(f"its parameters {', '.join(map(repr, contexts))} all ask for the context: one is enough")
     whole: dict[str, Any] = {"type": "object", "properties": properties}
@@ -72,7 +72,7 @@ def read_signature(handler: Callable[..., Any], documented: Mapping[str, str], *
 
 
 def _names_around(handler: Callable[..., Any]) -> dict[str, Any]:
-    """Return what names in a handler's hints may mean: those of its module, and those it uses of the functions around."""
+    """Return what names in a handler's hints may mean: its module's, and those it uses of the functions around it."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     function = inspect.unwrap(handler)
@@ -90,16 +90,12 @@ def _names_around(handler: Callable[..., Any]) -> dict[str, Any]:
     return names
 
 
-def _read_parameter(parameter: inspect.Parameter, reader: HintReader) -> tuple[dict[str, Any], Convert | None]:
+def _read_parameter(parameter: inspect.Parameter, reader: HintReader) -> Shape:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         raise HintRefused("it gathers arguments without names: name each parameter, or give an input_schema=")
     if parameter.annotation is parameter.empty:
         raise HintRefused("it has no type hint, so no model can tell what to give")
-    shape = reader.read(parameter.annotation)
-    schema = dict(shape.schema)
-    if parameter.default is not parameter.empty and (default := json_default(parameter.default)) is not None:
-        schema.setdefault("default", default)
-    return schema, shape.convert
+    return reader.read(parameter.annotation)
 
 
 def _bound_names(handler: Callable[..., Any]) -> frozenset[str]:

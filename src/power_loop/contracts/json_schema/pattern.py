@@ -27,8 +27,9 @@ from power_loop.contracts.json_schema.pattern_syntax import (
     read_pattern,
 )
 
-# A pattern's memory is dropped when it holds this many transitions: about 2 MB for a pattern that meets hostile text.
-MAX_REMEMBERED_TRANSITIONS = 10_000
+# A pattern's memory is dropped when it holds this many transitions and ways: a few MB for a pattern that meets hostile
+# text.
+MAX_REMEMBERED = 20_000
 
 
 class OutOfSteps(Exception):  # noqa: N818 - a signal
@@ -99,8 +100,10 @@ class Pattern:
             if not self._anchored:
                 found.add((_NO_CLAIMS, self._start))
             members = frozenset(found)
-            following = self._sets.get((after, members)) or _Ways(after, members, verdict=None if members else False)
-        if self._remembered >= MAX_REMEMBERED_TRANSITIONS:
+            known = self._sets.get((after, members))
+            following = _Ways(after, members, verdict=None if members else False) if known is None else known
+            self._remembered += 0 if known else len(members)
+        if self._remembered >= MAX_REMEMBERED:
             self._forget()
         self._remembered += 1
         ways[char] = following

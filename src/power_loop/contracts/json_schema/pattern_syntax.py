@@ -374,7 +374,7 @@ class _Reader:
         for prefix in ("General_Category=", "gc="):
             name = name.removeprefix(prefix)
         name = _CATEGORY_NAMES.get(name, name)
-        if len(name) not in (1, 2) or name[1:] not in _CATEGORIES.get(name[0], "-"):
+        if len(name) not in (1, 2) or name[0] not in _CATEGORIES or name[1:] not in _CATEGORIES[name[0]]:
             raise self._error("only general categories such as \\p{L} or \\p{Lu} are supported", at=start)
         self._at = closing + 1
         return Category(name, negated=negated)
