@@ -1,0 +1,165 @@
+"""Carries events from the loop to whoever listens, in one order, and lets no listener harm a run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable
+
+from power_loop.contracts.clock import Clock, SystemClock
+from power_loop.contracts.events import AgentEvent, EventPayload
+from power_loop.core.event_queue import EventQueue
+from power_loop.core.subscription import Subscriber, Subscription
+
+__all__ = ["AgentEventBus", "EventQueue", "Subscriber", "Subscription"]
+
+#: Events that wait while a subscriber holds up their delivery; further ones are dropped before they get a seq.
+MAX_WAITING_EVENTS = 100_000
+#: How long a closing bus waits for its background subscribers.
+DRAIN_TIMEOUT_S = 10.0
+
+_log = logging.getLogger("power_loop")
+
+
+class AgentEventBus:
+    """Hands each event to its subscribers in the order of `seq`, which has no gaps and grows over all threads.
+
+    An event that nobody wants is not made at all. A subscriber that raises is counted and logged; it stops neither the
+    run nor the others. Events that are emitted while others are being delivered (by a subscriber, or in another thread)
+    are delivered after those, by the thread that is at it: so an inline subscriber may be called from any thread that
+    emits, never from two at once.
+    """
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._clock: Clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._seq = 0
+        self._dropped = 0
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._routes: dict[type, tuple[Subscription, ...]] = {}
+        self._waiting: deque[tuple[AgentEvent, tuple[Subscription, ...]]] = deque()
+        self._is_dispatching = False
+
+    @property
+    def is_listening(self) -> bool:
+        """True while anybody is subscribed."""
+        return bool(self._subscriptions)
+
+    @property
+    def dropped(self) -> int:
+        """How many events were not delivered because too many waited behind a subscriber that blocked."""
+        return self._dropped
+
+    def wants(self, payload_type: type[EventPayload]) -> bool:
+        """Tell whether anybody listens to events of this type, so that a payload is worth making."""
+        route = self._routes.get(payload_type)
+        return bool(self._route(payload_type) if route is None else route)
+
+    def subscribe(
+        self,
+        callback: Subscriber,
+        *,
+        types: Iterable[type[EventPayload]] | None = None,
+        session_id: str | None = None,
+        background: bool = False,
+        max_queue: int = 1000,
+        name: str | None = None,
+    ) -> Subscription:
+        """Call `callback(event)` for each event, of these payload types and this session only if given.
+
+        Inline, the callback is sync, runs inside the turn and must be quick. With `background=True` it may be slow: it
+        is served from a queue of at most `max_queue` events, a sync callback in a daemon thread of its own, an async
+        one in a task of the event loop. A full queue drops its oldest event and counts it in `Subscription.dropped`.
+        Raises `config.invalid`.
+        """
+        subscription = Subscription(
+            callback,
+            types=types,
+            session_id=session_id,
+            max_queue=max_queue if background else None,
+            name=name,
+            on_end=self._remove,
+        )
+        with self._lock:
+            self._subscriptions = (*self._subscriptions, subscription)
+            self._routes = {}
+        return subscription
+
+    def stream(self, *, session_id: str | None = None, types: Iterable[type[EventPayload]] | None = None) -> EventQueue:
+        """Return a queue of the events from here on, of this session and these types only if given; see EventQueue."""
+        queue = EventQueue(on_finish=lambda: subscription.unsubscribe())
+        subscription = self.subscribe(queue.put, types=types, session_id=session_id, name="stream")
+        return queue
+
+    def emit(self, payload: EventPayload, *, session_id: str, send_index: int = 0, round: int = 0) -> None:
+        """Stamp an event and deliver it; may be called from any thread, also by a subscriber. Never raises."""
+        payload_type = payload.__class__
+        route = self._routes.get(payload_type)
+        if route is None:
+            route = self._route(payload_type)
+        if not route:
+            return
+        clock = self._clock
+        with self._lock:
+            if len(self._waiting) >= MAX_WAITING_EVENTS:
+                self._dropped += 1
+                return
+            self._seq = seq = self._seq + 1
+            event = AgentEvent(seq, clock.now_ms(), clock.monotonic_s(), session_id, send_index, round, payload)
+            if self._is_dispatching:
+                self._waiting.append((event, route))
+                return
+            if self._waiting:
+                self._waiting.append((event, route))
+                event, route = self._waiting.popleft()
+            self._is_dispatching = True
+        self._dispatch(event, route)
+
+    async def drain(self, *, timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
+        """Wait until the background subscribers have served what they have; False if that took too long."""
+        serving = [asyncio.ensure_future(each.wait_until_idle()) for each in self._subscriptions]
+        if not serving:
+            return True
+        try:
+            _, late = await asyncio.wait(serving, timeout=timeout_s)
+        finally:
+            for one in serving:
+                one.cancel()
+        return not late
+
+    async def aclose(self, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
+        """Let the background subscribers finish, at most `timeout_s` seconds, then end all subscriptions."""
+        if not await self.drain(timeout_s=timeout_s):
+            _log.warning("event bus: background subscribers were still busy after %s s and are let go", timeout_s)
+        for subscription in self._subscriptions:
+            subscription.unsubscribe()
+
+    def _route(self, payload_type: type) -> tuple[Subscription, ...]:
+        with self._lock:
+            route = tuple(one for one in self._subscriptions if one.takes(payload_type))
+            self._routes[payload_type] = route
+            return route
+
+    def _dispatch(self, event: AgentEvent, route: tuple[Subscription, ...]) -> None:
+        try:
+            while True:
+                for subscription in route:
+                    if subscription.session_id is None or subscription.session_id == event.session_id:
+                        subscription.deliver(event)
+                with self._lock:
+                    if not self._waiting:
+                        self._is_dispatching = False
+                        return
+                    event, route = self._waiting.popleft()
+        except BaseException:
+            # KeyboardInterrupt and its like pass; what still waits is delivered before the next event.
+            with self._lock:
+                self._is_dispatching = False
+            raise
+
+    def _remove(self, subscription: Subscription) -> None:
+        with self._lock:
+            self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
+            self._routes = {}
