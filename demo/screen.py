@@ -80,12 +80,14 @@ class Screen:
     def code(self, source: str) -> None:
         """Print lines of code behind a bar."""
         for row in source.splitlines():
-            self.line(f"     {self.style('│', 'teal')} {row}")
+            self.line(f"   {self.style('│', 'teal')} {row}")
 
-    def says(self, who: str, text: str, *, style: str = "") -> None:
-        """Print what somebody says, wrapped beside the name."""
+    def says(self, who: str, text: str, *, style: str = "", rows_at_most: int | None = None) -> None:
+        """Print what somebody says, wrapped beside the name; more than `rows_at_most` rows are cut."""
         name = self.style(who.ljust(_WHO_COLUMNS), style) if style else who.ljust(_WHO_COLUMNS)
         rows = self._wrap(text, self.columns - 5 - _WHO_COLUMNS) or [""]
+        if rows_at_most is not None and len(rows) > rows_at_most:
+            rows = [*rows[: rows_at_most - 1], f"{rows[rows_at_most - 1]} …"]
         for index, row in enumerate(rows):
             self.line(f"     {name if index == 0 else ' ' * _WHO_COLUMNS}{row}")
 
