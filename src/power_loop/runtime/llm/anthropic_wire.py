@@ -1,0 +1,280 @@
+"""Writes a request for Anthropic's Messages: each message is encoded once, a body is a join of what was encoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from power_loop.contracts.errors import InputError
+from power_loop.contracts.json_schema import to_strict_subset
+from power_loop.contracts.llm import LLMRequest, OutputSchema, ToolSpec
+from power_loop.contracts.messages import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    OpaquePart,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from power_loop.runtime.llm.attachments import anthropic_block
+from power_loop.runtime.llm.config import LLMProviderConfig
+from power_loop.runtime.llm.encoding import encode, object_text, portable_name
+from power_loop.runtime.llm.openai_wire import refuse_own_fields
+
+# What an effort means to models that take a budget of thinking in tokens instead.
+_BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 16_384, "xhigh": 32_768, "max": 65_536}
+_MIN_BUDGET_TOKENS = 1_024
+# The room that is left for the answer behind the thinking.
+_ANSWER_TOKENS = 4_096
+# A reply without a cap has to have one; it is what every model of this wire can do.
+_EFFORTS = frozenset({"low", "medium", "high", "xhigh", "max"})
+
+
+class AnthropicWire:
+    """Turns requests into bodies for one endpoint and model."""
+
+    def __init__(self, config: LLMProviderConfig) -> None:
+        self._config = config
+        self._info = config.info
+        self._has_adaptive_thinking = config.facts.has_adaptive_thinking
+        self._memo_keys = {True: f"anthropic:{config.model}", False: f"anthropic:{config.model}:no-reasoning"}
+        self._mark = b""
+        if config.prompt_cache != "off":
+            mark = {"type": "ephemeral"} if config.prompt_cache == "5m" else {"type": "ephemeral", "ttl": "1h"}
+            self._mark = b',"cache_control":' + encode(mark)
+        self._system: tuple[str | None, bytes] = (None, b"")
+
+    def body(self, request: LLMRequest, *, has_usage_option: bool = True, has_reasoning: bool = True) -> bytes:
+        """Return the body of a request; `has_reasoning=False` sends no thinking back and asks for none."""
+        pieces = [encode(self._options(request, has_reasoning))[:-1]]
+        if request.system and request.system.strip():
+            pieces += (b',"system":[', self._system_block(request.system), b"]")
+        if request.tools and self._config.has_tools:
+            tools = [_tool_fragment(tool) for tool in request.tools]
+            if self._mark and not (request.system and request.system.strip()):
+                # The mark on the system prompt covers the tools, which stand before it.
+                tools[-1] = tools[-1][:-1] + self._mark + b"}"
+            pieces += (b',"tools":[', b",".join(tools), b"]")
+        pieces.append(b',"messages":[')
+        pieces.append(b",".join(self._messages(request, self._memo_keys[has_reasoning], has_reasoning)))
+        pieces.append(b"]}")
+        return b"".join(pieces)
+
+    # --- options ---
+
+    def _options(self, request: LLMRequest, has_reasoning: bool) -> dict[str, Any]:
+        config = self._config
+        options: dict[str, Any] = {"model": config.model, "stream": True}
+        max_tokens = request.max_output_tokens or config.max_output_tokens or self._info.max_output_tokens
+        choice = self._tool_choice(request)
+        is_forced = choice is not None and choice["type"] in ("any", "tool")
+        output_config: dict[str, Any] = {}
+        # Thinking cannot be had where a tool is forced.
+        if has_reasoning and not is_forced:
+            thinking, effort = self._thinking(request)
+            if thinking is not None:
+                options["thinking"] = thinking
+                budget = thinking.get("budget_tokens", 0)
+                if max_tokens <= budget:
+                    max_tokens = budget + _ANSWER_TOKENS
+            if effort is not None:
+                output_config["effort"] = effort
+        options["max_tokens"] = max_tokens
+        temperature = config.temperature if request.temperature is None else request.temperature
+        if temperature is not None and "thinking" not in options:
+            options["temperature"] = temperature
+        if choice is not None:
+            options["tool_choice"] = choice
+        if request.output_schema is not None and self._info.has_json_schema:
+            schema = _strict_schema(request.output_schema)
+            if schema is not None:
+                output_config["format"] = {"type": "json_schema", "schema": schema}
+        if output_config:
+            options["output_config"] = output_config
+        options.update(config.body)
+        if request.extra:
+            refuse_own_fields(request)
+            options.update(request.extra)
+        return options
+
+    def _tool_choice(self, request: LLMRequest) -> dict[str, Any] | None:
+        if not request.tools or not self._config.has_tools:
+            return None
+        kinds = {"auto": "auto", "none": "none", "required": "any"}
+        choice: dict[str, Any] = {"type": kinds.get(request.tool_choice, "tool")}
+        if choice["type"] == "tool":
+            choice["name"] = request.tool_choice
+        if request.parallel_tool_calls is False and choice["type"] != "none":
+            choice["disable_parallel_tool_use"] = True
+        return None if choice == {"type": "auto"} else choice
+
+    def _thinking(self, request: LLMRequest) -> tuple[dict[str, Any] | None, str | None]:
+        """The thinking that is asked for, and the effort where the model takes one."""
+        budget = self._config.thinking_budget_tokens
+        effort = request.reasoning_effort or self._config.reasoning_effort
+        if effort == "none":
+            return None, None
+        if budget is not None:
+            return {"type": "enabled", "budget_tokens": budget}, None
+        if effort is None:
+            return None, None
+        if self._has_adaptive_thinking:
+            return {"type": "adaptive"}, "low" if effort not in _EFFORTS else effort
+        # A budget has to leave room under the model's cap.
+        most = max(_MIN_BUDGET_TOKENS, self._info.max_output_tokens - _ANSWER_TOKENS)
+        return {"type": "enabled", "budget_tokens": min(_BUDGETS.get(effort, _BUDGETS["medium"]), most)}, None
+
+    # --- messages ---
+
+    def _system_block(self, system: str) -> bytes:
+        if self._system[0] != system:
+            block = encode({"type": "text", "text": system})
+            self._system = (system, block[:-1] + self._mark + b"}")
+        return self._system[1]
+
+    def _messages(self, request: LLMRequest, key: str, has_reasoning: bool) -> list[bytes]:
+        """The messages, neighbours of one role joined into one, as the wire reads them anyway."""
+        turns: list[tuple[bool, list[bytes], Message]] = []
+        is_assistant: bool | None = None
+        blocks: list[bytes] = []
+        assistant = Role.ASSISTANT
+        last: Message | None = None
+        for message in request.messages:
+            fragment = message.memo.get(key)
+            if fragment is None:
+                fragment = message.memo[key] = self._encoded(message, has_reasoning)
+            if not fragment:
+                continue
+            speaks = message.role is assistant
+            if speaks is not is_assistant:
+                if last is not None and is_assistant is not None:
+                    turns.append((is_assistant, blocks, last))
+                is_assistant, blocks = speaks, []
+            blocks.append(fragment)
+            last = message
+        if last is not None and is_assistant is not None:
+            turns.append((is_assistant, blocks, last))
+        if self._mark:
+            self._mark_turns(turns)
+        if request.tail and request.tail.strip():
+            tail = encode({"type": "text", "text": request.tail})
+            if turns and not turns[-1][0]:
+                turns[-1][1].append(tail)
+            else:
+                turns.append((False, [tail], Message(Role.USER, ())))
+        heads = {False: b'{"role":"user","content":[', True: b'{"role":"assistant","content":['}
+        return [heads[speaks] + b",".join(blocks) + b"]}" for speaks, blocks, _ in turns]
+
+    def _mark_turns(self, turns: Sequence[tuple[bool, list[bytes], Message]]) -> None:
+        """Mark the ends of the last two user turns for the prompt cache.
+
+        The last one writes the cache; the one before it is where the request before this one wrote, which the
+        provider's own search, twenty blocks back, may not reach. What is encoded stays as it is: the mark is added to
+        a copy.
+        """
+        marked = 0
+        for is_assistant, blocks, message in reversed(turns):
+            if not is_assistant and isinstance(message.parts[-1], _MARKABLE):
+                blocks[-1] = blocks[-1][:-1] + self._mark + b"}"
+                marked += 1
+                if marked == 2:
+                    return
+
+    def _encoded(self, message: Message, has_reasoning: bool) -> bytes:
+        """The blocks of a message, without what is empty; b"" if nothing is left."""
+        if message.role is Role.ASSISTANT:
+            is_own = has_reasoning and message.origin == self._info.origin
+            return b",".join(_assistant_blocks(message.parts, is_own))
+        if message.role is Role.TOOL:
+            result = message.tool_result
+            if result is None:
+                raise InputError("a tool message without a result cannot be sent: it must hold one ToolResultPart")
+            return _result_block(result)
+        return b",".join(encode(block) for block in _content_blocks(message.parts))
+
+
+_MARKABLE = (TextPart, ImagePart, FilePart, AudioPart, ToolResultPart)
+
+
+def _assistant_blocks(parts: Iterable[Part], is_own: bool) -> list[bytes]:
+    blocks: list[bytes] = []
+    for part in parts:
+        if isinstance(part, (TextPart, RefusalPart)):
+            if part.text.strip():
+                blocks.append(encode({"type": "text", "text": part.text}))
+        elif isinstance(part, ToolCallPart):
+            head = encode({"type": "tool_use", "id": part.id, "name": portable_name(part.name)})
+            blocks.append(head[:-1] + b',"input":' + object_text(part.arguments).strip().encode() + b"}")
+        elif isinstance(part, (ReasoningPart, OpaquePart)) and part.raw is not None and is_own:
+            blocks.append(part.raw.encode())
+    if blocks and isinstance(last := _last_sent(parts, is_own), ReasoningPart):
+        # A message that ends in thinking was cut off, and is refused as it is.
+        assert last.raw is not None
+        blocks.pop()
+    return blocks
+
+
+def _last_sent(parts: Iterable[Part], is_own: bool) -> Part | None:
+    last: Part | None = None
+    for part in parts:
+        if isinstance(part, (TextPart, RefusalPart)):
+            last = part if part.text.strip() else last
+        elif isinstance(part, ToolCallPart) or (
+            isinstance(part, (ReasoningPart, OpaquePart)) and part.raw is not None and is_own
+        ):
+            last = part
+    return last
+
+
+def _content_blocks(parts: Iterable[Part]) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    for part in parts:
+        if isinstance(part, TextPart):
+            if part.text.strip():
+                blocks.append({"type": "text", "text": part.text})
+        elif isinstance(part, (ImagePart, FilePart, AudioPart)):
+            blocks.append(anthropic_block(part))
+    return blocks
+
+
+def _result_block(result: ToolResultPart) -> bytes:
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call_id}
+    content = _content_blocks(result.content)
+    if len(content) == 1 and content[0]["type"] == "text":
+        block["content"] = content[0]["text"]
+    elif content:
+        block["content"] = content
+    if result.is_error:
+        block["is_error"] = True
+    return encode(block)
+
+
+def _tool_fragment(tool: ToolSpec) -> bytes:
+    fragment: bytes | None = tool.memo.get("anthropic")
+    if fragment is None:
+        definition: dict[str, Any] = {"name": tool.name}
+        if tool.description:
+            definition["description"] = tool.description
+        definition["input_schema"] = dict(tool.input_schema)
+        fragment = tool.memo["anthropic"] = encode(definition)
+    return fragment
+
+
+def _strict_schema(output: OutputSchema) -> dict[str, Any] | None:
+    if "anthropic" not in output.memo:
+        output.memo["anthropic"] = to_strict_subset(output.schema)
+    schema: dict[str, Any] | None = output.memo["anthropic"]
+    return schema
+
+
+def thinking_block(raw: str) -> dict[str, Any]:
+    """Return a stored block of thinking as the wire has it."""
+    block: dict[str, Any] = json.loads(raw)
+    return block

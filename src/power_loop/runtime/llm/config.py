@@ -1,0 +1,260 @@
+"""How a model is reached: one frozen config, from code or from the environment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.llm import ModelInfo
+from power_loop.runtime.llm.known_models import ModelFacts, facts_of
+
+Provider = Literal["openai", "anthropic"]
+CarrierChoice = Literal["auto", "lean", "sdk"]
+SendBack = Literal["field", "tags", "never"]
+PromptCache = Literal["off", "5m", "1h"]
+TailRole = Literal["user", "system", "developer"]
+
+_DEFAULT_URLS: dict[str, str] = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+_FIRST_PARTY_HOST = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
+_ENV_PREFIX = "POWER_LOOP_"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+# The caller cannot replace what the wire itself decides.
+_OWN_BODY_FIELDS = frozenset({"messages", "stream"})
+
+
+@dataclass(frozen=True, slots=True)
+class LLMProviderConfig:
+    """Says which model answers and how it is reached.
+
+    Raises `config.invalid`, naming the field, for a value that cannot work.
+    """
+
+    #: The wire format: `openai` for any endpoint compatible with Chat Completions, `anthropic` for Messages. Default
+    #: `openai`.
+    provider: Provider = "openai"
+    #: The model's name as the endpoint knows it. There is no default.
+    model: str = ""
+    #: The address that `/chat/completions` (`/v1/messages`) is added to. Default: the provider's own.
+    base_url: str | None = None
+    #: The secret; it never appears in a repr, an error or a log. Default None, for endpoints that want none.
+    api_key: str | None = field(default=None, repr=False)
+    #: What carries the bytes: `lean` is aiohttp, `sdk` the official client, `auto` (default) the first of the two that
+    #: is installed.
+    carrier: CarrierChoice = "auto"
+    #: The longest one attempt may take from its first byte to its last, in seconds. Default 600.
+    timeout_s: float = 600.0
+    #: The longest that connecting may take, in seconds. Default 10.
+    connect_timeout_s: float = 10.0
+    #: The longest silence of the endpoint, before or within an answer, in seconds. Default 180.
+    idle_timeout_s: float = 180.0
+    #: The most tokens of one reply. Default None: none is sent to `openai`; `anthropic`, which wants one, gets what is
+    #: known of the model.
+    max_output_tokens: int | None = None
+    #: The model's context window in tokens. Default None: what is known of the model, 32,768 for an unknown one.
+    context_window_tokens: int | None = None
+    #: The sampling temperature. Default None: the provider's own. It is left out where the model refuses it.
+    temperature: float | None = None
+    #: How hard the model thinks, in the provider's words (`none`, `minimal`, `low`, `medium`, `high`, ...). Default
+    #: None: its own default.
+    reasoning_effort: str | None = None
+    #: Anthropic: a fixed budget of thinking in tokens, at least 1,024. Default None: thinking follows
+    #: `reasoning_effort`, if that is set.
+    thinking_budget_tokens: int | None = None
+    #: Whether the endpoint takes an output schema natively. Default None: what is known of the model, no for an unknown
+    #: one.
+    has_json_schema: bool | None = None
+    #: Whether the model takes tools. Default True.
+    has_tools: bool = True
+    #: How reasoning text of compatible servers goes back to them: in the `field` it came in (default), in `<think>`
+    #: `tags`, or `never`.
+    send_back: SendBack = "field"
+    #: Anthropic: how long a cached prompt lives, or `off`. Default `5m`.
+    prompt_cache: PromptCache = "5m"
+    #: OpenAI: who says the text behind the last message. Default None: `system` at OpenAI itself, else `user`, which
+    #: every chat template takes.
+    tail_role: TailRole | None = None
+    #: More request headers, name to value. Not shown in a repr, because they may hold secrets. Default: none.
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: More fields of the request body; they replace ours of the same name, but for `messages` and `stream`. Default:
+    #: none.
+    body: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    #: The version of the Messages API that is spoken. Default `2023-06-01`.
+    anthropic_version: str = "2023-06-01"
+    #: The most bytes of one reply, as decoded from the wire. Default 64 MiB.
+    max_reply_bytes: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_numbers()
+        if not self.model.strip():
+            raise ConfigError(f"model is {self.model!r}: name the model, as in LLMProviderConfig(model='gpt-4o')")
+        if self.api_key is not None:
+            object.__setattr__(self, "api_key", self.api_key.strip() or None)
+        if self.api_key is not None and _NOT_IN_HEADERS.search(self.api_key):
+            raise ConfigError("api_key holds characters that no HTTP header can carry: copy the key again")
+        object.__setattr__(self, "base_url", _checked_url(self.base_url or _DEFAULT_URLS[self.provider]))
+        for name, value in self.headers.items():
+            if not _HEADER_NAME.fullmatch(name) or _NOT_IN_HEADERS.search(value):
+                raise ConfigError(f"header {name!r} cannot be sent: give a plain name and a value of one line")
+        taken = sorted(_OWN_BODY_FIELDS & self.body.keys())
+        if taken:
+            raise ConfigError(f"body cannot replace {taken[0]!r}: the kernel writes that field itself")
+        # A config is shared between services: what it holds must not change behind their backs.
+        object.__setattr__(self, "headers", MappingProxyType(dict(self.headers)))
+        object.__setattr__(self, "body", MappingProxyType(dict(self.body)))
+
+    def _check_choices(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices and not (value is None and name == "tail_role"):
+                raise ConfigError(f"{name} is {value!r}: give one of {', '.join(map(repr, choices))}")
+
+    def _check_numbers(self) -> None:
+        for name in ("timeout_s", "connect_timeout_s", "idle_timeout_s"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+                raise ConfigError(f"{name} is {value!r}: give a number of seconds above zero")
+        for name in ("max_output_tokens", "context_window_tokens", "max_reply_bytes"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} is {value!r}: give a whole number above zero")
+        if self.thinking_budget_tokens is not None and self.thinking_budget_tokens < 1024:
+            raise ConfigError(f"thinking_budget_tokens is {self.thinking_budget_tokens!r}: give at least 1024")
+
+    @property
+    def url(self) -> str:
+        """The address that questions are posted to."""
+        base = self.base_url or ""
+        if self.provider == "openai":
+            return base + "/chat/completions"
+        # Both ways of writing Anthropic's address are in use.
+        return base.removesuffix("/v1") + "/v1/messages"
+
+    @property
+    def is_first_party(self) -> bool:
+        """Whether the endpoint is the provider's own, and not one compatible with it."""
+        return urlsplit(self.base_url or "").hostname == _FIRST_PARTY_HOST[self.provider]
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model, before this config overrides it."""
+        return facts_of(self.model)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the kernel has to know of the model."""
+        facts = self.facts
+        window = self.context_window_tokens or facts.context_window_tokens
+        cap = self.max_output_tokens or min(facts.max_output_tokens, max(1, window // 2))
+        schema = facts.has_json_schema if self.has_json_schema is None else self.has_json_schema
+        return ModelInfo(
+            provider=self.provider,
+            model=self.model,
+            wire=self.provider,
+            context_window_tokens=window,
+            max_output_tokens=cap,
+            has_json_schema=schema,
+            has_tools=self.has_tools,
+        )
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "provider": get_args(Provider),
+    "carrier": get_args(CarrierChoice),
+    "send_back": get_args(SendBack),
+    "prompt_cache": get_args(PromptCache),
+    "tail_role": get_args(TailRole),
+}
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_usable, parts = False, urlsplit("")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("base_url holds a user or a password: put the secret into api_key or headers")
+    if not is_usable or parts.query or parts.fragment or re.search(r"[\x00-\x20\x7f]", url):
+        raise ConfigError(f"base_url is {url!r}: give an address such as 'http://127.0.0.1:8080/v1'")
+    return url.rstrip("/")
+
+
+def config_from_env(environ: Mapping[str, str] | None = None) -> LLMProviderConfig:
+    """Return the config that the environment describes.
+
+    Every field has a variable: `POWER_LOOP_MODEL`, `POWER_LOOP_BASE_URL`, `POWER_LOOP_API_KEY`, `POWER_LOOP_TIMEOUT_S`
+    and so on; `POWER_LOOP_HEADERS` and `POWER_LOOP_BODY` are JSON objects. The key and the address of the provider's
+    own SDK (`OPENAI_API_KEY`, `OPENAI_BASE_URL`, `ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL`) are taken where ours are
+    not set; such a key never goes to an address that `POWER_LOOP_BASE_URL` names, unless that is the provider's own.
+    Raises `config.invalid`, naming the variable.
+    """
+    source = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for one in fields(LLMProviderConfig):
+        name = _ENV_PREFIX + one.name.upper()
+        text = source.get(name, "").strip()
+        if text:
+            values[one.name] = _parsed(name, text, str(one.type))
+    provider = values.setdefault("provider", _likely_provider(source, values))
+    if provider not in _DEFAULT_URLS:
+        raise ConfigError(f"POWER_LOOP_PROVIDER is {provider!r}: give 'openai' or 'anthropic'")
+    if "model" not in values:
+        raise ConfigError("POWER_LOOP_MODEL is not set: name the model, as in POWER_LOOP_MODEL=gpt-4o")
+    vendor = provider.upper()
+    host = _FIRST_PARTY_HOST[provider]
+    named = values.get("base_url")
+    if named is None and source.get(f"{vendor}_BASE_URL", "").strip():
+        values["base_url"] = source[f"{vendor}_BASE_URL"].strip()
+    if "api_key" not in values and (named is None or urlsplit(named).hostname == host):
+        values["api_key"] = source.get(f"{vendor}_API_KEY", "").strip() or None
+    if values.get("api_key") is None and urlsplit(values.get("base_url") or _DEFAULT_URLS[provider]).hostname == host:
+        raise ConfigError(
+            f"POWER_LOOP_API_KEY is not set, nor is {vendor}_API_KEY: set one of them to the key for {host}, or"
+            " POWER_LOOP_BASE_URL to another endpoint"
+        )
+    try:
+        return LLMProviderConfig(**values)
+    except ConfigError as exc:
+        raise ConfigError(f"the environment ({_ENV_PREFIX}*) gives no usable model: {exc.message}") from exc
+
+
+def _likely_provider(source: Mapping[str, str], values: Mapping[str, Any]) -> str:
+    """The provider when none is named: Anthropic where its model or its key alone speaks, and no other address."""
+    if "base_url" in values:
+        return "openai"
+    only_key = bool(source.get("ANTHROPIC_API_KEY", "").strip()) and not source.get("OPENAI_API_KEY", "").strip()
+    return "anthropic" if only_key or str(values.get("model", "")).startswith("claude") else "openai"
+
+
+def _parsed(name: str, text: str, kind: str) -> Any:
+    try:
+        if kind.startswith("Mapping"):
+            value = json.loads(text)
+            if not isinstance(value, dict):
+                raise ValueError("it is no JSON object")
+            return value
+        if kind.startswith("float"):
+            return float(text)
+        if kind.startswith("int"):
+            return int(text)
+    except ValueError as exc:
+        wanted = "a JSON object" if kind.startswith("Mapping") else "a number"
+        raise ConfigError(f"{name} cannot be read: give {wanted}") from exc
+    if kind.startswith("bool"):
+        if text.lower() not in _TRUTH:
+            raise ConfigError(f"{name} is {text!r}: give 'true' or 'false'")
+        return _TRUTH[text.lower()]
+    return text
+
+
+_TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
