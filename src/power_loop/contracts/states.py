@@ -87,3 +87,10 @@ class WaitKind(str, Enum):
     APPROVAL = "approval"  # a person says whether it may run
     INPUT = "input"  # a person gives its value
     RESULT = "result"  # the application brings its result
+
+
+class SchemaPolicy(str, Enum):
+    """Is what opening a store may do to the tables of a database."""
+
+    AUTO_CREATE = "auto_create"  # missing tables are made, older ones brought up to date
+    VERIFY = "verify"  # nothing is changed: what is missing is an error that holds the DDL

@@ -94,22 +94,25 @@ class Pattern:
             if _follow(way, spot, found):
                 matched = True
                 break
-        if matched:
-            following = _MATCHED
-        else:
-            if not self._anchored:
-                found.add((_NO_CLAIMS, self._start))
-            members = frozenset(found)
-            known = self._sets.get((after, members))
-            following = _Ways(after, members, verdict=None if members else False) if known is None else known
-            self._remembered += 0 if known else len(members)
         if self._remembered >= MAX_REMEMBERED:
             self._forget()
+        following = _MATCHED if matched else self._shared(after, found)
         self._remembered += 1
         ways[char] = following
-        if following.verdict is None:
-            self._sets[after, following.members] = following
         return following
+
+    def _shared(self, before: _Side, found: set[_Way]) -> _Ways:
+        """Returns the one set of these ways that all transitions share."""
+        if not self._anchored:
+            found.add((_NO_CLAIMS, self._start))
+        members = frozenset(found)
+        if not members:
+            return _FAILED
+        known = self._sets.get((before, members))
+        if known is None:
+            known = self._sets[before, members] = _Ways(before, members, verdict=None)
+            self._remembered += len(members)
+        return known
 
 
 class _Side(Enum):
@@ -172,6 +175,7 @@ _Way = tuple[_Claims, Sequence | None]
 _NO_CLAIMS: _Claims = frozenset()
 _NO_CLAIMS_ONLY = frozenset((_NO_CLAIMS,))
 _MATCHED = _Ways(_Side.EDGE, frozenset(), verdict=True)
+_FAILED = _Ways(_Side.EDGE, frozenset(), verdict=False)
 
 
 def _begins_at_start(sequence: Sequence) -> bool:

@@ -104,7 +104,7 @@ _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
 _ALL_BUT_BRACKETS = re.compile(rf'{_STRING}|[^\[\]{{}}"]+', re.DOTALL)
 _TOKENS = re.compile(
     rf"(?P<string>{_STRING})(?P<colon>[ \t\r\n]*:)?|(?P<bracket>[\[\]{{}}])"
-    r"|(?P<constant>NaN|-?Infinity)|(?P<number>-?[0-9][0-9.eE+-]*)",
+    r"|(?P<constant>NaN|-?Infinity)|(?P<number>-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)",
     re.DOTALL,
 )
 

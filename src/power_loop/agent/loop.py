@@ -1,0 +1,686 @@
+"""Is the handle that an application holds: sessions, sends, and what to do with those that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from power_loop.agent.config import LoopConfig
+from power_loop.agent.stream import TurnStream
+from power_loop.agent.sync import SyncRunner
+from power_loop.contracts.answers import Answer, Give
+from power_loop.contracts.cancellation import CancellationToken
+from power_loop.contracts.clock import Clock, SystemClock
+from power_loop.contracts.errors import ConfigError, InputError, LoopClosedError
+from power_loop.contracts.events import SessionClosed, SessionCreated
+from power_loop.contracts.hooks import HookPoint, SessionEndContext, SessionStartContext
+from power_loop.contracts.llm import LLMService, OutputSchema
+from power_loop.contracts.messages import ContentPart, UserInput, content_of
+from power_loop.contracts.ports import SessionStore
+from power_loop.contracts.records import MessageRecord, Page, SessionRecord, SessionStats
+from power_loop.contracts.results import PendingCall, StatefulResult
+from power_loop.contracts.states import OPEN_CALLS, SchemaPolicy, SessionState
+from power_loop.core.bus import AgentEventBus, EventQueue
+from power_loop.core.context.window import Window, WindowCache
+from power_loop.core.hooks import Hooks
+from power_loop.core.turn import begin
+from power_loop.core.turn.budget import SendLimits
+from power_loop.core.turn.desk import Desk
+from power_loop.core.turn.options import SendOptions, output_schema_of
+from power_loop.core.turn.outcome import pending_call
+from power_loop.core.turn.scope import TurnScope
+from power_loop.core.turn.structured import prepare_schema
+from power_loop.core.turn.turn import TurnKit
+from power_loop.runtime.host.identity import is_owner_dead, new_owner_id
+from power_loop.runtime.store.open import open_store
+from power_loop.tools.registry import ToolRegistry, ToolsLike
+
+T = TypeVar("T")
+
+#: Where sessions are kept when neither a DSN nor a store is given.
+DEFAULT_DSN = "app.db"
+# Session ids go into URLs, file names and every database's keys.
+_MAX_ID_CHARS = 64
+
+Cancellation = CancellationToken | asyncio.Event | Any
+
+
+class StatefulAgentLoop:
+    """Runs agent turns over a durable store. It holds no conversation: any handle on the same store goes on with any
+    session.
+
+    `llm` is the model. `dsn` names the store (default `app.db`, a SQLite file); `store` brings an open one instead,
+    which stays the caller's to close. `tool_registry` is what the model may call (a `ToolRegistry`, or a list of tools
+    and functions), `hooks` and `event_bus` are the application's ears and brakes. A handle is cheap: the database is
+    opened at first use, and shared by all handles of the process that name it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_active",
+        "_bus",
+        "_clock",
+        "_config",
+        "_desk_kit",
+        "_dsn",
+        "_hooks",
+        "_idle",
+        "_is_closed",
+        "_llm",
+        "_opening",
+        "_owns_store",
+        "_prefix",
+        "_schema",
+        "_store",
+        "_sync",
+        "_tools",
+        "_windows",
+    )
+
+    def __init__(
+        self,
+        *,
+        llm: LLMService,
+        dsn: str | None = None,
+        store: SessionStore | None = None,
+        table_prefix: str = "pl_",
+        schema: SchemaPolicy = SchemaPolicy.AUTO_CREATE,
+        config: LoopConfig | None = None,
+        tool_registry: ToolsLike = None,
+        hooks: Hooks | None = None,
+        event_bus: AgentEventBus | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if dsn is not None and store is not None:
+            raise ConfigError("both dsn and store are given: give one of them")
+        self._llm = llm
+        self._dsn = DEFAULT_DSN if dsn is None else dsn
+        self._store = store
+        self._owns_store = store is None
+        self._prefix = table_prefix
+        self._schema = schema
+        self._config = config
+        self._tools = tool_registry
+        self._hooks = hooks
+        self._bus = event_bus
+        self._clock = clock
+        self._is_closed = False
+        self._active = 0
+        self._idle: asyncio.Event | None = None
+        self._opening: asyncio.Future[SessionStore] | None = None
+        self._desk_kit: tuple[SessionStore, TurnKit] | None = None
+        self._windows: WindowCache | None = None
+        self._sync: SyncRunner | None = None
+
+    # ---- what it is made of ----
+
+    @property
+    def llm(self) -> LLMService:
+        """The model."""
+        return self._llm
+
+    @property
+    def config(self) -> LoopConfig:
+        """The configuration."""
+        if self._config is None:
+            self._config = LoopConfig()
+        return self._config
+
+    @property
+    def tools(self) -> ToolRegistry:
+        """The tools that the model is offered."""
+        if not isinstance(self._tools, ToolRegistry):
+            self._tools = ToolRegistry.of(self._tools)
+        return self._tools
+
+    @property
+    def hooks(self) -> Hooks:
+        """The hooks, to add to."""
+        if self._hooks is None:
+            self._hooks = Hooks()
+        return self._hooks
+
+    @property
+    def event_bus(self) -> AgentEventBus:
+        """The bus on which the loop's events come, to subscribe to."""
+        if self._bus is None:
+            self._bus = AgentEventBus(clock=self._clock)
+        return self._bus
+
+    async def get_store(self) -> SessionStore:
+        """Return the open store. Raises `StoreError`s when it cannot be opened."""
+        if self._store is None:
+            await self._open()
+        assert self._store is not None
+        return self._store
+
+    async def _open(self) -> None:
+        # Concurrent first uses open once; a failed opening is tried again by the next use.
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(
+                open_store(self._dsn, table_prefix=self._prefix, schema=self._schema, clock=self._clock)
+            )
+        opening = self._opening
+        try:
+            store = await asyncio.shield(opening)
+        except BaseException:
+            if opening.done() and self._opening is opening:
+                self._opening = None
+            raise
+        if self._store is None:
+            self._store = store
+        self._opening = None
+
+    # ---- sessions ----
+
+    async def new_session(
+        self,
+        *,
+        system_prompt: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+    ) -> str:
+        """Make a session and return its id. `metadata` is a JSON object. Raises `session.exists`, `input.invalid`."""
+        self._check_open()
+        if session_id is not None and not _is_id(session_id):
+            raise InputError(
+                f"session_id {session_id!r} is not 1 to {_MAX_ID_CHARS} printable ASCII characters without spaces"
+            )
+        made = session_id or self._now.new_id("sess")
+        store = await self.get_store()
+        record = await store.create_session(made, system_prompt=system_prompt, metadata=metadata or {})
+        self.event_bus.emit(SessionCreated(), session_id=made)
+        if self._hooks is not None and self._hooks.has(HookPoint.SESSION_START):
+            await self._hooks.tell(SessionStartContext(made, 0, 0, record.metadata), self._announcer(made))
+        return made
+
+    async def update_session(
+        self,
+        session_id: str,
+        *,
+        system_prompt: str | None = None,
+        clear_system_prompt: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> SessionRecord:
+        """Change the system prompt and/or replace the metadata; what is None stays. The next model call sees it."""
+        store = await self._ready_store()
+        return await store.update_session(
+            session_id, system_prompt=system_prompt, clear_system_prompt=clear_system_prompt, metadata=metadata
+        )
+
+    async def get_session(self, session_id: str) -> SessionRecord:
+        """Return a session's head. Raises `session.not_found`."""
+        return await (await self._ready_store()).get_session(session_id)
+
+    async def list_sessions(
+        self,
+        *,
+        state: SessionState | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[SessionRecord]:
+        """Return a page of sessions, newest first; `metadata` keeps those whose metadata has these top-level values."""
+        store = await self._ready_store()
+        return await store.list_sessions(
+            state=None if state is None else SessionState(state), metadata=metadata, cursor=cursor, limit=limit
+        )
+
+    async def close_session(self, session_id: str) -> bool:
+        """Close a session to further input; it stays readable.
+
+        False if it was closed. Raises `session.busy` while a turn runs.
+        """
+        store = await self._ready_store()
+        was_open = await store.close_session(session_id)
+        if was_open:
+            self.event_bus.emit(SessionClosed(), session_id=session_id)
+            if self._hooks is not None and self._hooks.has(HookPoint.SESSION_END):
+                record = await store.get_session(session_id)
+                context = SessionEndContext(session_id, record.send_count, 0, record.metadata)
+                await self._hooks.tell(context, self._announcer(session_id))
+        return was_open
+
+    async def get_messages(
+        self, session_id: str, *, after_seq: int = 0, limit: int | None = None
+    ) -> tuple[MessageRecord, ...]:
+        """Return the log in order, those after `after_seq`, at most `limit`. Raises `session.not_found`."""
+        return await (await self._ready_store()).get_messages(session_id, after_seq=after_seq, limit=limit)
+
+    async def get_session_stats(self, session_id: str) -> SessionStats:
+        """Return what a session took so far: sends, calls, tokens, bytes."""
+        return await (await self._ready_store()).get_stats(session_id)
+
+    async def get_tool_result(self, session_id: str, call_id: str) -> tuple[ContentPart, ...] | None:
+        """Return the whole result of a tool call, also where the model is shown a preview; None if it has none."""
+        return await (await self._ready_store()).get_tool_result(session_id, call_id)
+
+    async def prewarm(self, session_id: str) -> None:
+        """Load a session's window, so that the next send does not wait for it."""
+        store = await self._ready_store()
+        windows = self._window_cache
+        head = await store.get_session(session_id)
+        kept = windows.take(session_id)
+        if kept is None or not kept.is_current(head.next_seq, head.version):
+            kept = Window.of(await store.read_view(session_id))
+        windows.put(kept)
+
+    # ---- turns ----
+
+    async def send(
+        self,
+        content: UserInput,
+        *,
+        session_id: str,
+        tools: ToolsLike | Sequence[str] = None,
+        system_prompt: str | None = None,
+        output_schema: OutputSchema | Mapping[str, Any] | None = None,
+        heal_pending: bool = False,
+        request_id: str | None = None,
+        limits: SendLimits | None = None,
+        cancellation: Cancellation | None = None,
+        tool_choice: str | None = None,
+        max_output_tokens: int | None = None,
+        temperature: float | None = None,
+        reasoning_effort: str | None = None,
+    ) -> StatefulResult:
+        """Store an input, run the loop until the turn rests, and return its result.
+
+        `content` is text or content parts. `tools` are the tools of this send: names out of the loop's registry, or
+        others. `output_schema` asks for an answer that fits it, as `result.output` (raises `output.invalid` when the
+        model cannot). `heal_pending` aborts the open calls of an earlier turn first. A send that is repeated with the
+        same `request_id` returns the recorded result. `cancellation` is a `CancellationToken`, an `asyncio.Event` or a
+        `threading.Event`.
+
+        Raises `session.not_found`, `session.closed`, `session.busy`, `session.pending`, `request.conflict`,
+        `input.invalid`, an `LLMError` when the model cannot be reached (`resume()` tries again), a `StoreError` when
+        the database cannot.
+        """
+        parts, options, registry = self._read_send(
+            content,
+            tools=tools,
+            system_prompt=system_prompt,
+            output_schema=output_schema,
+            limits=limits,
+            tool_choice=tool_choice,
+            max_output_tokens=max_output_tokens,
+            temperature=temperature,
+            reasoning_effort=reasoning_effort,
+        )
+        scope = _scope(cancellation)
+        return await begin.join(
+            self._send(parts, session_id, options, registry, request_id, heal_pending, scope, None), scope
+        )
+
+    def stream(
+        self,
+        content: UserInput,
+        *,
+        session_id: str,
+        tools: ToolsLike | Sequence[str] = None,
+        system_prompt: str | None = None,
+        output_schema: OutputSchema | Mapping[str, Any] | None = None,
+        heal_pending: bool = False,
+        request_id: str | None = None,
+        limits: SendLimits | None = None,
+        cancellation: Cancellation | None = None,
+        tool_choice: str | None = None,
+        max_output_tokens: int | None = None,
+        temperature: float | None = None,
+        reasoning_effort: str | None = None,
+    ) -> TurnStream:
+        """Send, and watch: `async with loop.stream(...) as events: async for event in events: ...`; then
+        `events.result`.
+
+        Takes what `send` takes. Leaving the block early cancels the turn.
+        """
+        parts, options, registry = self._read_send(
+            content,
+            tools=tools,
+            system_prompt=system_prompt,
+            output_schema=output_schema,
+            limits=limits,
+            tool_choice=tool_choice,
+            max_output_tokens=max_output_tokens,
+            temperature=temperature,
+            reasoning_effort=reasoning_effort,
+        )
+        scope = TurnScope()
+
+        async def start(listener: EventQueue) -> StatefulResult:
+            _follow(scope, cancellation)
+            try:
+                return await self._send(parts, session_id, options, registry, request_id, heal_pending, scope, listener)
+            finally:
+                scope.close()
+
+        return TurnStream(start, scope)
+
+    async def resume(
+        self,
+        session_id: str,
+        *,
+        answers: Mapping[str, Answer] | None = None,
+        tools: ToolsLike = None,
+        cancellation: Cancellation | None = None,
+    ) -> StatefulResult:
+        """Drive a session's last send on from whatever the log says, in whatever process; a send that rests gives its
+        recorded result.
+
+        `answers` are to waiting calls, by call id: `Approve()`, `Deny(reason)`, `Give(result)`; they are stored
+        together, then the turn goes on. Raises `call.not_found`, `call.not_waiting`, `input.invalid`, `session.busy`,
+        and what `send` raises.
+        """
+        self._check_open()
+        scope = _scope(cancellation)
+        registry = self.tools if tools is None else ToolRegistry.of(tools)
+        return await begin.join(self._resume(session_id, dict(answers or {}), registry, scope), scope)
+
+    async def submit_tool_result(
+        self,
+        session_id: str,
+        call_id: str,
+        result: Any,
+        *,
+        is_error: bool = False,
+        cancellation: Cancellation | None = None,
+    ) -> StatefulResult:
+        """Bring the result of a waiting call and go on with the turn. The result is whatever a handler may return."""
+        return await self.resume(session_id, answers={call_id: Give(result, is_error)}, cancellation=cancellation)
+
+    async def get_pending(self, session_id: str) -> tuple[PendingCall, ...]:
+        """Return the open calls of a session: those that wait for an answer, and those that a dead process left."""
+        store = await self._ready_store()
+        await store.get_session(session_id)
+        return tuple(pending_call(call) for call in await store.get_calls(session_id, states=tuple(OPEN_CALLS)))
+
+    async def heal_pending(self, session_id: str) -> StatefulResult:
+        """Answer the open calls as not run, so that the session takes the next send; the same as
+        `send(heal_pending=True)` does first.
+
+        A call with effect `once` that had started is answered as unknown. Without open calls nothing changes.
+        """
+        return await self._settle(session_id, "healed")
+
+    async def abort_pending(self, session_id: str, *, reason: str = "aborted") -> StatefulResult:
+        """End the last send without running its open calls, and return its result, with status `aborted`."""
+        return await self._settle(session_id, reason)
+
+    async def cancel(self, session_id: str, *, reason: str = "cancelled") -> bool:
+        """Stop the turn that runs on a session in this process, whichever handle runs it; False if none does.
+
+        The turn comes to rest within moments with status `cancelled`, and its caller gets that result.
+        """
+        store = await self._ready_store()
+        return self._kit(store).desk.cancel(session_id, reason)
+
+    # ---- the end ----
+
+    async def aclose(self) -> None:
+        """Take no more work, wait for the sends in flight, then let the database go. May be called again."""
+        self._is_closed = True
+        while self._active:
+            if self._idle is None:
+                self._idle = asyncio.Event()
+            await self._idle.wait()
+        store, self._store = self._store, None if self._owns_store else self._store
+        self._desk_kit = None
+        self._windows = None
+        if store is not None and self._owns_store:
+            await store.aclose()
+
+    async def __aenter__(self) -> StatefulAgentLoop:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # ---- for scripts without an event loop ----
+
+    def new_session_sync(self, **options: Any) -> str:
+        """Do what `new_session` does."""
+        return self._run_sync(self.new_session(**options))
+
+    def send_sync(self, content: UserInput, *, session_id: str, **options: Any) -> StatefulResult:
+        """Do what `send` does."""
+        return self._run_sync(self.send(content, session_id=session_id, **options))
+
+    def resume_sync(self, session_id: str, **options: Any) -> StatefulResult:
+        """Do what `resume` does."""
+        return self._run_sync(self.resume(session_id, **options))
+
+    def submit_tool_result_sync(self, session_id: str, call_id: str, result: Any, **options: Any) -> StatefulResult:
+        """Do what `submit_tool_result` does."""
+        return self._run_sync(self.submit_tool_result(session_id, call_id, result, **options))
+
+    def get_pending_sync(self, session_id: str) -> tuple[PendingCall, ...]:
+        """Do what `get_pending` does."""
+        return self._run_sync(self.get_pending(session_id))
+
+    def heal_pending_sync(self, session_id: str) -> StatefulResult:
+        """Do what `heal_pending` does."""
+        return self._run_sync(self.heal_pending(session_id))
+
+    def abort_pending_sync(self, session_id: str, *, reason: str = "aborted") -> StatefulResult:
+        """Do what `abort_pending` does."""
+        return self._run_sync(self.abort_pending(session_id, reason=reason))
+
+    def get_messages_sync(self, session_id: str, **options: Any) -> tuple[MessageRecord, ...]:
+        """Do what `get_messages` does."""
+        return self._run_sync(self.get_messages(session_id, **options))
+
+    def list_sessions_sync(self, **options: Any) -> Page[SessionRecord]:
+        """Do what `list_sessions` does."""
+        return self._run_sync(self.list_sessions(**options))
+
+    def close_session_sync(self, session_id: str) -> bool:
+        """Do what `close_session` does."""
+        return self._run_sync(self.close_session(session_id))
+
+    def close_sync(self) -> None:
+        """Do what `aclose` does, and end the thread of the sync methods."""
+        self._run_sync(self.aclose())
+        runner, self._sync = self._sync, None
+        if runner is not None:
+            runner.close()
+
+    def __enter__(self) -> StatefulAgentLoop:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close_sync()
+
+    def __repr__(self) -> str:
+        info = self._llm.info
+        state = "closed" if self._is_closed else "open"
+        return f"<StatefulAgentLoop {info.provider}/{info.model} {state}>"
+
+    # ---- inside ----
+
+    @property
+    def _now(self) -> Clock:
+        if self._clock is None:
+            self._clock = SystemClock()
+        return self._clock
+
+    @property
+    def _window_cache(self) -> WindowCache:
+        if self._windows is None:
+            self._windows = WindowCache(max_sessions=self.config.max_cached_sessions)
+        return self._windows
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise LoopClosedError("this loop was closed with aclose(): make another StatefulAgentLoop on the same DSN")
+
+    async def _ready_store(self) -> SessionStore:
+        self._check_open()
+        return self._store or await self.get_store()
+
+    def _run_sync(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._sync is None:
+            self._sync = SyncRunner()
+        return self._sync.run(work)
+
+    def _announcer(self, session_id: str) -> Any:
+        return lambda payload: self.event_bus.emit(payload, session_id=session_id)
+
+    def _read_send(
+        self,
+        content: UserInput,
+        *,
+        tools: ToolsLike | Sequence[str],
+        system_prompt: str | None,
+        output_schema: OutputSchema | Mapping[str, Any] | None,
+        limits: SendLimits | None,
+        tool_choice: str | None,
+        max_output_tokens: int | None,
+        temperature: float | None,
+        reasoning_effort: str | None,
+    ) -> tuple[tuple[ContentPart, ...], SendOptions, ToolRegistry]:
+        """Check what a send was asked, before anything is stored."""
+        self._check_open()
+        parts = content_of(content)
+        schema = output_schema_of(output_schema)
+        if schema is not None:
+            prepare_schema(schema)
+        registry, names = self._offered(tools)
+        if tool_choice not in (None, "auto", "none", "required") and tool_choice not in registry:
+            raise ConfigError(
+                f"tool_choice is {tool_choice!r}: give 'auto', 'none', 'required' or the name of an offered tool"
+            )
+        options = SendOptions(
+            names, system_prompt, schema, limits, max_output_tokens, temperature, reasoning_effort, tool_choice
+        )
+        return parts, options, registry
+
+    def _offered(self, tools: ToolsLike | Sequence[str]) -> tuple[ToolRegistry, tuple[str, ...] | None]:
+        """Return the registry of a send and, where it is not the loop's whole one, the names that a resume offers."""
+        if tools is None:
+            return self.tools, None
+        if isinstance(tools, (list, tuple)) and all(isinstance(one, str) for one in tools):
+            part = self.tools.subset(tools)
+            return part, part.names
+        registry = ToolRegistry.of(tools)  # type: ignore[arg-type]
+        return registry, registry.names
+
+    def _kit(self, store: SessionStore) -> TurnKit:
+        known = self._desk_kit
+        if known is not None and known[0] is store:
+            return known[1]
+        config = self.config
+        defaults = SendOptions(
+            max_output_tokens=config.max_output_tokens,
+            temperature=config.temperature,
+            reasoning_effort=config.reasoning_effort,
+        )
+        kit = TurnKit(
+            store=store,
+            llm=self._llm,
+            hooks=self.hooks,
+            bus=self.event_bus,
+            clock=self._now,
+            desk=Desk.of(store, new_owner_id),
+            retry=config.retry,
+            defaults=defaults,
+            limits=config.limits,
+            lease_ttl_s=config.lease_ttl_s,
+            max_parallel_tools=config.max_parallel_tools,
+            max_output_repairs=config.max_output_repairs,
+            is_owner_dead=is_owner_dead,
+        )
+        self._desk_kit = (store, kit)
+        return kit
+
+    async def _seat(
+        self, session_id: str, tools: ToolRegistry, scope: TurnScope, listener: EventQueue | None = None
+    ) -> begin.TurnSeat:
+        store = self._store or await self.get_store()
+        return begin.TurnSeat(self._kit(store), self._window_cache, session_id, tools, scope, listener)
+
+    async def _send(
+        self,
+        parts: tuple[ContentPart, ...],
+        session_id: str,
+        options: SendOptions,
+        tools: ToolRegistry,
+        request_id: str | None,
+        heals: bool,
+        scope: TurnScope,
+        listener: EventQueue | None,
+    ) -> StatefulResult:
+        self._enter()
+        try:
+            seat = await self._seat(session_id, tools, scope, listener)
+            return await begin.send(seat, parts, options=options, request_id=request_id, heals=heals)
+        finally:
+            self._leave()
+
+    async def _resume(
+        self, session_id: str, answers: Mapping[str, Answer], tools: ToolRegistry, scope: TurnScope
+    ) -> StatefulResult:
+        self._enter()
+        try:
+            return await begin.resume(await self._seat(session_id, tools, scope), answers)
+        finally:
+            self._leave()
+
+    async def _settle(self, session_id: str, reason: str) -> StatefulResult:
+        self._check_open()
+        scope = TurnScope()
+
+        async def settle() -> StatefulResult:
+            self._enter()
+            try:
+                return await begin.settle(await self._seat(session_id, self.tools, scope), reason)
+            finally:
+                self._leave()
+
+        return await begin.join(settle(), scope)
+
+    def _enter(self) -> None:
+        self._active += 1
+
+    def _leave(self) -> None:
+        self._active -= 1
+        if not self._active and self._idle is not None:
+            self._idle.set()
+            self._idle = None
+
+
+def _is_id(session_id: object) -> bool:
+    return (
+        isinstance(session_id, str)
+        and 0 < len(session_id) <= _MAX_ID_CHARS
+        and session_id.isascii()
+        and session_id.isprintable()
+        and " " not in session_id
+    )
+
+
+def _scope(cancellation: Cancellation | None) -> TurnScope:
+    scope = TurnScope()
+    _follow(scope, cancellation)
+    return scope
+
+
+def _follow(scope: TurnScope, cancellation: Cancellation | None) -> None:
+    if cancellation is None:
+        return
+    if isinstance(cancellation, CancellationToken):
+        scope.follow(cancellation)
+    elif hasattr(cancellation, "is_set"):
+        scope.follow(CancellationToken.from_event(cancellation))
+    else:
+        raise InputError(
+            f"cancellation is a {type(cancellation).__name__}:"
+            " give a CancellationToken, an asyncio.Event or a threading.Event"
+        )

@@ -1,0 +1,69 @@
+"""Lets a script without an event loop use a handle: its calls run in an event loop of the handle's own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from power_loop.contracts.errors import InputError
+
+T = TypeVar("T")
+
+
+class SyncRunner:
+    """Is an event loop in a daemon thread; ends with `close()` or with its last reference."""
+
+    __slots__ = ("__weakref__", "_end", "_loop")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_serve, args=(self._loop,), name="power-loop-sync", daemon=True)
+        thread.start()
+        self._end = weakref.finalize(self, _end, self._loop, thread)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns. Raises `input.invalid` in a thread whose event loop that would block."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            work.close()
+            raise InputError(
+                "a *_sync method was called inside a running event loop, which it would block: await its twin"
+            )
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C ends the turn too; when the future has an error of its own this changes nothing.
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """End the thread; what still runs in it is cancelled and brought to rest."""
+        self._end()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join(timeout=10.0)

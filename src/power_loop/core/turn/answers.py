@@ -1,0 +1,148 @@
+"""Turns what a person or the application says to waiting calls into steps of the ledger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from power_loop.contracts.answers import Answer, Approve, Deny, Give
+from power_loop.contracts.errors import CallNotFoundError, CallNotWaitingError, InputError
+from power_loop.contracts.events import ToolCallAnswered, ToolCallFinished
+from power_loop.contracts.json_schema import SchemaError, compile_schema
+from power_loop.contracts.messages import Message, tool_message
+from power_loop.contracts.ports import SessionStore
+from power_loop.contracts.records import CallRecord, CallStep
+from power_loop.contracts.states import CallState, WaitKind
+from power_loop.contracts.tools import ToolResult
+from power_loop.core.context import texts
+from power_loop.core.turn.turn import OpenCall, Turn, step_of
+from power_loop.tools.output import Output, error_output, output_of
+from power_loop.tools.preview import preview
+
+
+def check_waiting(session_id: str, calls: tuple[CallRecord, ...], answers: Mapping[str, Answer]) -> None:
+    """Raise `call.not_found` or `call.not_waiting` for the first answer that has no waiting call."""
+    by_id = {call.call_id: call for call in calls}
+    for call_id in answers:
+        call = by_id.get(call_id)
+        if call is None:
+            waiting = ", ".join(repr(one.call_id) for one in calls if one.state is CallState.WAITING) or "none"
+            raise CallNotFoundError(
+                f"session {session_id!r} has no call {call_id!r}: the calls that wait are {waiting}",
+                session_id=session_id,
+                call_id=call_id,
+            )
+        if call.state is not CallState.WAITING:
+            raise CallNotWaitingError(
+                f"call {call_id!r} of session {session_id!r} is {call.state.value!r} and waits for no answer:"
+                " get_pending() lists the calls that do",
+                session_id=session_id,
+                call_id=call_id,
+                state=call.state.value,
+            )
+
+
+async def take_answers(turn: Turn, answers: Mapping[str, Answer]) -> None:
+    """Commit answers to waiting calls in one transaction, and announce them.
+
+    Raises `input.invalid`, with nothing written.
+    """
+    taken = [_Taken(turn, call, answers[call.call_id]) for call in turn.calls if call.call_id in answers]
+    messages = [one.step.message for one in taken if one.step.message is not None]
+    store: SessionStore = turn.kit.store
+    await store.advance_calls(
+        turn.lease,
+        [one.step for one in taken],
+        at_seq=turn.window.next_seq,
+        send_index=turn.send_index,
+        round=turn.round,
+    )
+    for one in taken:
+        one.apply(turn)
+    await turn.note_appended(messages)
+    for one in taken:
+        turn.announce(ToolCallAnswered(one.call.call_id, one.call.name, one.decision))
+        if one.is_final:
+            turn.announce(ToolCallFinished(one.call.call_id, one.call.name, one.step.state.value, one.is_error, 0.0))
+
+
+class _Taken:
+    """Is one answer with the step that it makes."""
+
+    def __init__(self, turn: Turn, call: OpenCall, answer: Answer) -> None:
+        self.call = call
+        self.is_error = False
+        self.arguments = call.arguments
+        if isinstance(answer, Approve):
+            self.decision = "approved"
+            self.step = self._approved(turn, answer)
+        elif isinstance(answer, Deny):
+            self.decision = "denied"
+            self.step = self._settled(turn, error_output(texts.denied(call.name, answer.reason)))
+        elif isinstance(answer, Give):
+            self.decision = "result"
+            self.step = self._given(turn, answer)
+        else:
+            raise InputError(f"answer {answer!r} to call {call.call_id!r} is none of Approve, Deny and Give")
+
+    @property
+    def is_final(self) -> bool:
+        return self.step.state is not CallState.REQUESTED
+
+    def apply(self, turn: Turn) -> None:
+        """Take the step in memory too."""
+        self.call.state = self.step.state
+        if self.is_final:
+            turn.calls.remove(self.call)
+            return
+        self.call.arguments = self.arguments
+        self.call.is_approved = True
+        self.call.wait_kind = self.call.prompt = self.call.wait_data = None
+
+    def _approved(self, turn: Turn, answer: Approve) -> CallStep:
+        call = self.call
+        if call.wait_kind is not WaitKind.APPROVAL:
+            kind = None if call.wait_kind is None else call.wait_kind.value
+            raise InputError(
+                f"call {call.call_id!r} waits for its {kind}, not for an approval: answer with Give(result)"
+            )
+        if answer.arguments is not None:
+            prepared = turn.tools.prepared(call.name)
+            problems = () if prepared is None else prepared.problems(dict(answer.arguments))
+            if problems:
+                reasons = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
+                raise InputError(f"the arguments for call {call.call_id!r} do not fit tool {call.name!r}: {reasons}")
+            self.arguments = json.dumps(dict(answer.arguments), ensure_ascii=False)
+        return step_of(call, CallState.REQUESTED, arguments=self.arguments, is_approved=True)
+
+    def _given(self, turn: Turn, answer: Give) -> CallStep:
+        call = self.call
+        schema = (call.wait_data or {}).get("answer_schema")
+        if schema is not None and not answer.is_error:
+            _check_answer(call, answer.result, schema)
+        output = output_of(ToolResult(answer.result, is_error=True) if answer.is_error else answer.result)
+        if not isinstance(output, Output):
+            raise InputError(f"the result for call {call.call_id!r} is Waiting: give a value")
+        return self._settled(turn, output)
+
+    def _settled(self, turn: Turn, output: Output) -> CallStep:
+        self.is_error = output.is_error
+        prepared = turn.tools.prepared(self.call.name)
+        shown = output.content
+        if prepared is not None:
+            shown = preview(shown, prepared.definition.max_result_chars)
+        message: Message = tool_message(self.call.call_id, shown, is_error=output.is_error)
+        state = CallState.FAILED if output.is_error else CallState.SUCCEEDED
+        whole = output.content if shown is not output.content else None
+        return step_of(self.call, state, message=message, whole=whole)
+
+
+def _check_answer(call: OpenCall, result: Any, schema: Mapping[str, Any]) -> None:
+    try:
+        problems = compile_schema(schema).problems(result)
+    except SchemaError:
+        return  # the tool asked with a schema that is none: there is nothing to hold the answer to
+    if problems:
+        reasons = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
+        raise InputError(f"the result for call {call.call_id!r} is not what was asked for: {reasons}")

@@ -1,0 +1,289 @@
+"""Begins a turn and gives everything back behind it: the place in line, the lease, the window."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from power_loop.contracts.answers import Answer
+from power_loop.contracts.errors import InputError, LeaseLostError, SessionPendingError, StoreError
+from power_loop.contracts.events import LeaseTaken, SendStarted
+from power_loop.contracts.hooks import HookPoint, Rewrite, SendStartContext, Veto
+from power_loop.contracts.messages import ContentPart, Message, Role, content_of
+from power_loop.contracts.records import Accepted, NewSend, SendRecord
+from power_loop.contracts.results import StatefulResult
+from power_loop.contracts.states import RESUMABLE_SENDS, SendStatus
+from power_loop.core.bus import EventQueue
+from power_loop.core.context.window import Window, WindowCache
+from power_loop.core.turn.answers import check_waiting, take_answers
+from power_loop.core.turn.drive import abort, drive
+from power_loop.core.turn.fingerprint import fingerprint
+from power_loop.core.turn.lease import Heartbeat, claim_lease
+from power_loop.core.turn.options import SendOptions
+from power_loop.core.turn.outcome import recorded_result
+from power_loop.core.turn.scope import StopCause, TurnScope, TurnStopped, uninterrupted
+from power_loop.core.turn.turn import Turn, TurnKit
+from power_loop.tools.registry import ToolRegistry
+
+_LOG = logging.getLogger("power_loop")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSeat:
+    """Is where a turn takes place: what its handle gives it, its session, its tools, its stop switch, who listens."""
+
+    kit: TurnKit
+    windows: WindowCache
+    session_id: str
+    tools: ToolRegistry
+    scope: TurnScope
+    listener: EventQueue | None = None
+
+
+async def send(
+    seat: TurnSeat, content: tuple[ContentPart, ...], *, options: SendOptions, request_id: str | None, heals: bool
+) -> StatefulResult:
+    """Store an input and drive it to its rest; one that has this `request_id` already is not stored again."""
+    try:
+        async with seat.kit.desk.turn(seat.session_id, seat.scope):
+            asked = await _ask_start(seat, content, is_resume=False)
+            if isinstance(asked, StatefulResult):
+                return asked
+            message = Message(Role.USER, asked)
+            new = NewSend(message, fingerprint(asked) if request_id else "", options.to_json(), request_id)
+            try:
+                accepted = await _claim(seat, lambda claim: seat.kit.store.accept(claim, new))
+            except SessionPendingError:
+                if not heals:
+                    raise
+                await _settle(seat, "healed before another send")
+                accepted = await _claim(seat, lambda claim: seat.kit.store.accept(claim, new))
+            if isinstance(accepted, SendRecord):
+                if accepted.status in (SendStatus.RUNNING, SendStatus.FAILED):
+                    return await _go_on(seat, accepted, {})
+                return await recorded_result(seat.kit.store, accepted)
+            taken = accepted
+
+            async def begin() -> Turn:
+                window, is_warm = await _window(seat, taken, taken.next_seq - 1)
+                turn = _turn(seat, taken, window, options, request_id)
+                turn.announce(SendStarted(request_id, is_resume=False))
+                await turn.note_input(message, is_in_window=not is_warm)
+                return turn
+
+            return await _hold(seat, accepted, begin)
+    except TurnStopped:
+        # It was stopped before it began: nothing was stored.
+        return _never_began(seat, seat.scope.reason)
+
+
+async def resume(seat: TurnSeat, answers: Mapping[str, Answer]) -> StatefulResult:
+    """Drive the last send on, with answers to its waiting calls if there are any; a send that rests gives its recorded
+    result."""
+    try:
+        async with seat.kit.desk.turn(seat.session_id, seat.scope):
+            sent = await _last_send(seat)
+            if answers:
+                check_waiting(seat.session_id, await seat.kit.store.get_calls(seat.session_id), answers)
+            elif sent.status not in RESUMABLE_SENDS or sent.status is SendStatus.WAITING_FOR_INPUT:
+                return await recorded_result(seat.kit.store, sent)
+            asked = await _ask_start(seat, (), is_resume=True)
+            if isinstance(asked, StatefulResult):
+                return asked
+            return await _go_on(seat, sent, answers)
+    except TurnStopped:
+        return _never_began(seat, seat.scope.reason)
+
+
+async def settle(seat: TurnSeat, reason: str) -> StatefulResult:
+    """End the last send as aborted, with its open calls answered and not run; one that rests gives its recorded
+    result."""
+    async with seat.kit.desk.turn(seat.session_id, seat.scope):
+        return await _settle(seat, reason)
+
+
+async def _settle(seat: TurnSeat, reason: str) -> StatefulResult:
+    sent = await _last_send(seat)
+    if sent.status not in RESUMABLE_SENDS:
+        return await recorded_result(seat.kit.store, sent)
+    taken = await _claim(seat, seat.kit.store.take_up)
+    return await _hold(
+        seat, taken, lambda: _from_store(seat, taken), lambda turn: abort(turn, SendStatus.ABORTED, reason=reason)
+    )
+
+
+async def _go_on(seat: TurnSeat, sent: SendRecord, answers: Mapping[str, Answer]) -> StatefulResult:
+    """Take a stored send up and drive it."""
+    taken = await _claim(seat, seat.kit.store.take_up)
+
+    async def go_on(turn: Turn) -> StatefulResult:
+        turn.announce(SendStarted(sent.request_id, is_resume=True))
+        if answers:
+            await take_answers(turn, answers)
+        return await drive(turn)
+
+    return await _hold(seat, taken, lambda: _from_store(seat, taken), go_on)
+
+
+# ---- taking ----
+
+
+async def _claim(seat: TurnSeat, take: Callable[..., Any]) -> Any:
+    kit = seat.kit
+    return await claim_lease(
+        seat.session_id, take, desk=kit.desk, ttl_s=kit.lease_ttl_s, is_owner_dead=kit.is_owner_dead
+    )
+
+
+async def _last_send(seat: TurnSeat) -> SendRecord:
+    sent = await seat.kit.store.get_send(seat.session_id)
+    if sent is None:
+        await seat.kit.store.get_session(seat.session_id)
+        raise InputError(
+            f"session {seat.session_id!r} has no send yet, so there is nothing to go on with: send() first"
+        )
+    return sent
+
+
+async def _ask_start(
+    seat: TurnSeat, content: tuple[ContentPart, ...], *, is_resume: bool
+) -> tuple[ContentPart, ...] | StatefulResult:
+    """Ask the hooks about an input; return the input to store, or the result of one that was vetoed."""
+    hooks = seat.kit.hooks
+    if not hooks.has(HookPoint.SEND_START):
+        return content
+    session = await seat.kit.store.get_session(seat.session_id)
+    context = SendStartContext(
+        seat.session_id, session.send_count + (not is_resume), 0, session.metadata, content, is_resume
+    )
+    decision = await seat.scope.interruptible(hooks.ask(context))
+    if isinstance(decision, Veto):
+        return StatefulResult(seat.session_id, 0, SendStatus.VETOED, reason=decision.reason)
+    if isinstance(decision, Rewrite) and decision.content is not None:
+        return content_of(decision.content)
+    return content
+
+
+def _never_began(seat: TurnSeat, reason: str) -> StatefulResult:
+    status = seat.scope.status or SendStatus.CANCELLED
+    return StatefulResult(seat.session_id, 0, status, reason=reason)
+
+
+async def _window(seat: TurnSeat, taken: Accepted, seq: int) -> tuple[Window, bool]:
+    """Return the session's window, and whether it is the kept one, which stands before `seq`; else it is read."""
+    kept = seat.windows.take(seat.session_id)
+    if kept is not None and kept.is_current(seq, taken.version, epoch=taken.lease.epoch):
+        return kept, True
+    return Window.of(await seat.kit.store.read_view(seat.session_id)), False
+
+
+def _turn(seat: TurnSeat, taken: Accepted, window: Window, options: SendOptions, request_id: str | None) -> Turn:
+    tools = seat.tools if options.tools is None else _offered(seat.tools, options.tools)
+    turn = Turn(
+        seat.kit,
+        lease=taken.lease,
+        scope=seat.scope,
+        window=window,
+        tools=tools,
+        options=options,
+        send_index=taken.send_index,
+        request_id=request_id,
+    )
+    if taken.previous_owner is not None:
+        turn.announce(LeaseTaken(taken.previous_owner))
+    return turn
+
+
+def _offered(tools: ToolRegistry, names: tuple[str, ...]) -> ToolRegistry:
+    """Return the tools of a send that are still registered; a call of one that is gone is answered with that."""
+    return tools.subset([name for name in names if name in tools])
+
+
+async def _from_store(seat: TurnSeat, taken: Accepted) -> Turn:
+    """Return the turn of the last send as the store has it."""
+    seat.windows.take(seat.session_id)
+    view = await seat.kit.store.read_view(seat.session_id)
+    assert view.send is not None
+    options = SendOptions.from_json(view.send.options)
+    turn = _turn(seat, taken, Window.of(view), options, view.send.request_id)
+    turn.go_on_from(view.send, view.calls)
+    return turn
+
+
+# ---- holding ----
+
+
+async def _hold(
+    seat: TurnSeat,
+    taken: Accepted,
+    begin: Callable[[], Coroutine[Any, Any, Turn]],
+    go_on: Callable[[Turn], Coroutine[Any, Any, StatefulResult]] = drive,
+) -> StatefulResult:
+    """Run a turn under its lease, and give back what it held, however it ends."""
+    kit, scope, lease = seat.kit, seat.scope, taken.lease
+    kit.desk.begin(seat.session_id, scope)
+    heartbeat = Heartbeat(kit.store, lease, kit.lease_ttl_s, scope)
+    subscription = None
+    if seat.listener is not None:
+        # From here on the session's events are this turn's alone.
+        subscription = kit.bus.subscribe(seat.listener.put, session_id=seat.session_id, name="stream")
+    turn: Turn | None = None
+    is_owner = True
+    try:
+        turn = await begin()
+        limit_s = turn.limits.max_seconds
+        if limit_s is not None:
+            scope.stop_after(limit_s)
+        return await go_on(turn)
+    except LeaseLostError:
+        is_owner = False
+        raise
+    except asyncio.CancelledError:
+        # Somebody cancels every task there is: settle what the store says, and let it be known.
+        scope.stop_quietly()
+        turn = None
+        await uninterrupted(_settle_cancelled(seat, taken))
+        raise
+    finally:
+        await heartbeat.stop()
+        kit.desk.end(seat.session_id, scope)
+        if subscription is not None:
+            subscription.unsubscribe()
+        if turn is not None and turn.is_at_rest:
+            turn.window.epoch = lease.epoch
+            seat.windows.put(turn.window)
+        elif is_owner:
+            with contextlib.suppress(StoreError):
+                await kit.store.release(lease)
+
+
+async def _settle_cancelled(seat: TurnSeat, taken: Accepted) -> None:
+    try:
+        turn = await _from_store(seat, taken)
+        if turn.send_index == taken.send_index:
+            await abort(turn, SendStatus.CANCELLED, reason=seat.scope.reason)
+    except Exception as error:
+        _LOG.warning("session %s could not be settled after a cancellation: %s", seat.session_id, error)
+
+
+async def join(work: Coroutine[Any, Any, StatefulResult], scope: TurnScope) -> StatefulResult:
+    """Run a turn in a task of its own; cancelling the caller stops the turn, which is brought to rest before that is
+    raised."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            scope.stop(StopCause.CANCELLED, "its task was cancelled")
+            while not task.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # seen: the cancellation is what the caller gets
+        raise
+    finally:
+        scope.close()

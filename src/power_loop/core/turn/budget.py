@@ -1,0 +1,48 @@
+"""Says how much one send may take: model calls, tokens, tool calls, seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from power_loop.contracts.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SendLimits:
+    """Is what one send may take; None is no limit. Each limit has its own status, and the answer that was given is
+    kept.
+
+    `max_rounds` counts model calls (default 50); when they are used up the model is asked once more, without tools
+    (`rounds_exceeded`). `max_tokens` counts prompt and completion tokens of all calls (`tokens_exceeded`).
+    `max_tool_calls` counts tool calls; those beyond it do not run, and the model is asked once more without tools
+    (`tool_calls_exceeded`). `max_seconds` is wall time of a turn (`time_exceeded`).
+    """
+
+    max_rounds: int | None = 50
+    max_tokens: int | None = None
+    max_tool_calls: int | None = None
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name == "max_tool_calls" else 1
+            if field.name == "max_seconds":
+                valid = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+                wanted = "seconds above 0"
+            else:
+                valid = isinstance(value, int) and not isinstance(value, bool) and value >= least
+                wanted = f"a whole number of at least {least}"
+            if value is not None and not valid:
+                raise ConfigError(f"limit {field.name} is {value!r}: give {wanted}, or None for no limit")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the limits as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SendLimits:
+        """Return limits of what `to_json` gave."""
+        return cls(**value)

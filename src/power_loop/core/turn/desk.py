@@ -1,0 +1,102 @@
+"""Keeps what the handles of one open database share within a process: who this process is, whose turn it is, tool
+threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from power_loop.contracts.ports import SessionStore
+from power_loop.core.turn.scope import StopCause, TurnScope
+from power_loop.core.turn.threads import ThreadPool
+
+_KEY = "core.turn.desk"
+_LOCK = threading.Lock()
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Is the line of turns of one session in one event loop."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+
+
+class Desk:
+    """Lets one turn of a session run at a time, in order of arrival, and finds the running one to stop it.
+
+    `owner` is the name under which this process takes leases.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.pid = os.getpid()
+        self.threads = ThreadPool()
+        self._queues: dict[tuple[int, str], _Queue] = {}
+        self._running: dict[str, tuple[asyncio.AbstractEventLoop, TurnScope]] = {}
+
+    @classmethod
+    def of(cls, store: SessionStore, new_owner: Callable[[], str]) -> Desk:
+        """Return the desk of an open database; a forked child gets one of its own."""
+        desk: Any = store.memo.get(_KEY)
+        if desk is None or desk.pid != os.getpid():
+            with _LOCK:
+                desk = store.memo.get(_KEY)
+                if desk is None or desk.pid != os.getpid():
+                    desk = store.memo[_KEY] = cls(new_owner())
+        found: Desk = desk
+        return found
+
+    @contextlib.asynccontextmanager
+    async def turn(self, session_id: str, scope: TurnScope) -> AsyncIterator[None]:
+        """Wait for the session's turn in this event loop and hold it."""
+        loop = asyncio.get_running_loop()
+        key = (id(loop), session_id)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _Queue()
+        queue.waiting += 1
+        try:
+            if queue.waiting == 1:
+                await queue.lock.acquire()
+            else:
+                await scope.interruptible(queue.lock.acquire())
+            try:
+                yield
+            finally:
+                queue.lock.release()
+        finally:
+            queue.waiting -= 1
+            if not queue.waiting:
+                del self._queues[key]
+
+    def begin(self, session_id: str, scope: TurnScope) -> None:
+        """Note that a turn holds the session's lease."""
+        self._running[session_id] = (asyncio.get_running_loop(), scope)
+
+    def end(self, session_id: str, scope: TurnScope) -> None:
+        """Note that it does not any more."""
+        running = self._running.get(session_id)
+        if running is not None and running[1] is scope:
+            del self._running[session_id]
+
+    def is_running(self, session_id: str) -> bool:
+        """Tell whether a turn of this process holds the session's lease."""
+        return session_id in self._running
+
+    def cancel(self, session_id: str, reason: str) -> bool:
+        """Stop the session's running turn, from any thread; False if there is none in this process."""
+        running = self._running.get(session_id)
+        if running is None:
+            return False
+        loop, scope = running
+        try:
+            loop.call_soon_threadsafe(scope.stop, StopCause.CANCELLED, reason)
+        except RuntimeError:  # its event loop is closed, so it does not run
+            return False
+        return True

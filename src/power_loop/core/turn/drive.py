@@ -1,0 +1,254 @@
+"""Drives a turn to its rest: decide, do, commit, announce, and again."""
+
+from __future__ import annotations
+
+from power_loop.contracts.errors import LeaseLostError, OutputError, PowerLoopError, StoreError
+from power_loop.contracts.events import (
+    LLMCallFinished,
+    RoundFinished,
+    RoundStarted,
+    SendFailed,
+    SendFinished,
+)
+from power_loop.contracts.hooks import (
+    HookPoint,
+    RoundDecideContext,
+    RoundEndContext,
+    RoundStartContext,
+    SendEndContext,
+    Veto,
+)
+from power_loop.contracts.messages import Message, tool_message
+from power_loop.contracts.records import NewCall, NewReply, SendEnd
+from power_loop.contracts.results import StatefulResult
+from power_loop.contracts.states import CallState, Effect, SendStatus
+from power_loop.core.context import texts
+from power_loop.core.turn.decide import Abort, Action, AskAgain, CallModel, Conclude, Finish, RunTools, decide
+from power_loop.core.turn.model_call import Vetoed, ask_model
+from power_loop.core.turn.outcome import result_of
+from power_loop.core.turn.scope import StopCause, TurnStopped
+from power_loop.core.turn.tool_batch import run_batch, starts_with_reply
+from power_loop.core.turn.turn import OpenCall, Turn, UnstoredReply, step_of
+
+
+async def drive(turn: Turn) -> StatefulResult:
+    """Return the result at which the turn rests. Raises what ended it otherwise, with the send recorded as failed."""
+    try:
+        while True:
+            result = await _step(turn)
+            if result is not None:
+                return result
+    except LeaseLostError:
+        raise
+    except Exception as error:
+        await _fail(turn, error)
+        raise
+
+
+async def _step(turn: Turn) -> StatefulResult | None:
+    """Make the one next move; return the result if the turn rests with it."""
+    try:
+        action = await _decided(turn)
+        if turn.scope.cause is StopCause.LEASE_LOST:
+            raise LeaseLostError(_LOST.format(turn.session_id), session_id=turn.session_id)
+        if turn.reply is not None:
+            await _store_reply(turn, turn.reply, action)
+            if isinstance(action, (Finish, Abort)):
+                return await _rest(turn, action.status)
+        if isinstance(action, CallModel):
+            await _call_model(turn, None)
+        elif isinstance(action, Conclude):
+            await _call_model(turn, action.status)
+        elif isinstance(action, RunTools):
+            settled = await run_batch(turn)
+            if not turn.calls:
+                await _end_round(turn, tool_calls=settled)
+        elif isinstance(action, Finish):
+            return await _finish(turn, action.status)
+        elif isinstance(action, Abort):
+            return await abort(turn, action.status, reason=turn.scope.reason)
+    except TurnStopped:
+        return None
+    except Vetoed as veto:
+        return await abort(turn, SendStatus.VETOED, reason=veto.reason)
+    return None
+
+
+_LOST = (
+    "the lease of session {!r} was taken over while this turn ran: nothing more was written by it."
+    " Another process drives the session on; read its messages, or send again"
+)
+
+
+async def _decided(turn: Turn) -> Action:
+    action = decide(turn.facts())
+    if turn.kit.hooks.has(HookPoint.ROUND_DECIDE) and not isinstance(action, Abort):
+        context = turn.context_of(RoundDecideContext, action=type(action).__name__)
+        decision = await turn.scope.interruptible(turn.kit.hooks.ask(context))
+        if isinstance(decision, Veto):
+            raise Vetoed(decision.reason)
+    return action
+
+
+# ---- the model's part ----
+
+
+async def _call_model(turn: Turn, concludes: SendStatus | None) -> None:
+    turn.round += 1
+    turn.announce(RoundStarted())
+    if turn.kit.hooks.has(HookPoint.ROUND_START):
+        decision = await turn.scope.interruptible(turn.kit.hooks.ask(turn.context_of(RoundStartContext)))
+        if isinstance(decision, Veto):
+            raise Vetoed(decision.reason)
+    turn.reply = await ask_model(turn, concludes)
+
+
+async def _store_reply(turn: Turn, reply: UnstoredReply, action: Action) -> None:
+    """Commit a reply with all that belongs to it: its calls, the answers to those that do not run, the end of the
+    send."""
+    at_seq = turn.window.next_seq
+    if isinstance(action, Abort):
+        _abort_planned(reply)
+    answered = tuple(sorted(reply.answers))
+    messages = [reply.message, *(reply.answers[index] for index in answered)]
+    if isinstance(action, AskAgain) and reply.repair is not None:
+        messages.append(reply.repair)
+        turn.repairs += 1
+    _start_first_calls(turn, reply)
+    end = None
+    if isinstance(action, (Finish, Abort)):
+        text_seq = at_seq if reply.message.text else None
+        end = turn.end_as(action.status, _reason(turn, action), text_seq=text_seq)
+    await turn.kit.store.append_reply(
+        turn.lease,
+        NewReply(
+            at_seq=at_seq,
+            send_index=turn.send_index,
+            round=turn.round,
+            messages=tuple(messages),
+            call=reply.call,
+            calls=tuple(_new_call(call) for call in reply.calls),
+            answered=answered,
+            end=end,
+        ),
+    )
+    turn.reply = None
+    turn.calls += [call for call in reply.calls if call.state in (CallState.REQUESTED, CallState.STARTED)]
+    turn.output, turn.output_problems = reply.output, reply.output_problems
+    call = reply.call
+    turn.announce(
+        LLMCallFinished(
+            call.model, call.attempts, call.stop, reply.response.usage, call.duration_ms / 1000, call.request_id
+        )
+    )
+    await turn.note_appended(messages)
+    if not turn.calls:
+        await _end_round(turn, tool_calls=len(reply.calls))
+
+
+def _reason(turn: Turn, action: Action) -> str | None:
+    return turn.scope.reason if isinstance(action, Abort) else None
+
+
+def _abort_planned(reply: UnstoredReply) -> None:
+    for call in reply.calls:
+        if call.state is CallState.REQUESTED:
+            call.state = CallState.ABORTED
+            reply.answers[call.index] = tool_message(call.call_id, texts.content(texts.CANCELLED_CALL), is_error=True)
+
+
+def _start_first_calls(turn: Turn, reply: UnstoredReply) -> None:
+    """Mark the calls that start at once as started, so that the reply and their start are one transaction."""
+    open_calls = [call for call in reply.calls if call.state is CallState.REQUESTED]
+    for call in open_calls[: turn.kit.max_parallel_tools]:
+        prepared = turn.tools.prepared(call.name)
+        if prepared is not None and not prepared.definition.parallel:
+            return
+        if starts_with_reply(turn, call):
+            call.state = CallState.STARTED
+            call.attempt = 1
+
+
+def _new_call(call: OpenCall) -> NewCall:
+    return NewCall(call.call_id, call.index, call.name, call.arguments, call.effect, call.state, call.idempotency_key)
+
+
+async def _end_round(turn: Turn, *, tool_calls: int) -> None:
+    turn.announce(RoundFinished(tool_calls))
+    await turn.tell(RoundEndContext, tool_calls=tool_calls)
+
+
+# ---- the ends ----
+
+
+async def _finish(turn: Turn, status: SendStatus) -> StatefulResult:
+    await turn.kit.store.end_send(turn.lease, turn.send_index, turn.end_as(status))
+    return await _rest(turn, status)
+
+
+async def abort(turn: Turn, status: SendStatus, *, reason: str | None = None) -> StatefulResult:
+    """Settle every open call without running it, end the send with `status`, and return the result."""
+    turn.reply = None
+    end = turn.end_as(status, reason)
+    await settle_open_calls(turn, end)
+    return await _rest(turn, status, reason)
+
+
+async def settle_open_calls(turn: Turn, end: SendEnd) -> None:
+    """Answer every open call with why it did not run, and end the send, in one transaction."""
+    if not turn.calls:
+        await turn.kit.store.end_send(turn.lease, turn.send_index, end)
+        return
+    steps = []
+    messages: list[Message] = []
+    for call in turn.calls:
+        may_have_run = call.is_stale and call.effect is Effect.ONCE
+        text = texts.unknown_outcome(call.name) if may_have_run else texts.CANCELLED_CALL
+        message = tool_message(call.call_id, texts.content(text), is_error=True)
+        messages.append(message)
+        steps.append(step_of(call, CallState.UNKNOWN if may_have_run else CallState.ABORTED, message=message))
+    await turn.kit.store.advance_calls(
+        turn.lease,
+        steps,
+        at_seq=turn.window.next_seq,
+        send_index=turn.send_index,
+        round=turn.round,
+        end=end,
+    )
+    turn.calls.clear()
+    await turn.note_appended(messages)
+
+
+async def _rest(turn: Turn, status: SendStatus, reason: str | None = None) -> StatefulResult:
+    """Announce the result of a send that rests."""
+    turn.is_at_rest = True
+    result = result_of(turn, status, reason)
+    turn.announce(SendFinished(result))
+    await turn.tell(SendEndContext, result=result)
+    if status is SendStatus.OUTPUT_INVALID:
+        problems = turn.output_problems
+        raise OutputError(
+            f"the answer of session {turn.session_id!r} does not fit output_schema after {turn.repairs} repairs:"
+            f" {'; '.join(problems)}. The answer is stored; send again with a simpler schema or another model",
+            raw_text=turn.final_text,
+            problems=problems,
+            session_id=turn.session_id,
+        )
+    return result
+
+
+async def _fail(turn: Turn, error: Exception) -> None:
+    """Record that a send failed, so that resume() finds it; if even that cannot be stored, the lease runs out."""
+    if turn.is_at_rest:
+        return
+    code = error.code if isinstance(error, PowerLoopError) else "internal"
+    try:
+        reason = f"{code}: {error}"[:_MAX_REASON_CHARS]
+        await turn.kit.store.end_send(turn.lease, turn.send_index, turn.end_as(SendStatus.FAILED, reason))
+        turn.is_at_rest = True
+    except (StoreError, LeaseLostError):
+        pass  # the error that is being raised says more
+    turn.announce(SendFailed(code, str(error)))
+
+
+_MAX_REASON_CHARS = 2_000

@@ -1,0 +1,326 @@
+"""Asks the model for one reply: hooks, attempts, and what the reply means for the turn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from power_loop.contracts.errors import LLMContextOverflowError, LLMError
+from power_loop.contracts.events import (
+    LLMCallFailed,
+    LLMCallStarted,
+    ReasoningDelta,
+    StreamReset,
+    TextDelta,
+    ToolCallDelta,
+    TranscriptRepaired,
+    WindowTrimmed,
+)
+from power_loop.contracts.hooks import HookPoint, LLMAfterContext, LLMBeforeContext, Rewrite, Skip, Veto
+from power_loop.contracts.llm import (
+    DeltaKind,
+    LLMDelta,
+    LLMRequest,
+    LLMResponse,
+    StopReason,
+    Usage,
+)
+from power_loop.contracts.messages import Message, ToolCallPart, tool_message, user_message
+from power_loop.contracts.records import ModelCall
+from power_loop.contracts.states import CallState, Effect, SendStatus
+from power_loop.core.context import texts
+from power_loop.core.context.assemble import Assembled, assemble
+from power_loop.core.context.tokens import estimate_message, estimate_request
+from power_loop.core.turn.decide import OutputCheck, ReplyFacts
+from power_loop.core.turn.retry import retry_delay_s
+from power_loop.core.turn.scope import TurnStopped
+from power_loop.core.turn.structured import check_output
+from power_loop.core.turn.turn import OpenCall, Turn, UnstoredReply, idempotency_key
+
+# After a provider's overflow the prompt is cut to this part of what it was, so many times.
+OVERFLOW_SHRINK = 0.5
+MAX_OVERFLOWS = 4
+
+
+class Vetoed(Exception):  # noqa: N818  (a signal of the loop to itself, not an error)
+    """Says that a hook ended the send, and why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
+    """Return the next reply, not stored yet.
+
+    Raises `Vetoed`, `TurnStopped`, or the `LLMError` that no retry could mend.
+    """
+    began_s = turn.kit.clock.monotonic_s()
+    request, given = await _before(turn, concludes)
+    attempts = 0
+    if given is None:
+        request, given, attempts = await _generate(turn, request, concludes)
+    if turn.kit.hooks.has(HookPoint.LLM_AFTER):
+        context = turn.context_of(LLMAfterContext, request=request, response=given)
+        decision = await turn.scope.interruptible(turn.kit.hooks.ask(context))
+        if isinstance(decision, Veto):
+            raise Vetoed(decision.reason)
+        if isinstance(decision, Rewrite) and decision.response is not None:
+            given = decision.response
+    duration_ms = round((turn.kit.clock.monotonic_s() - began_s) * 1000)
+    return _understand(turn, request, given, concludes=concludes, attempts=attempts, duration_ms=duration_ms)
+
+
+async def _before(turn: Turn, concludes: SendStatus | None) -> tuple[LLMRequest, LLMResponse | None]:
+    request = _assemble(turn, concludes).request
+    if not turn.kit.hooks.has(HookPoint.LLM_BEFORE):
+        return request, None
+    context = turn.context_of(LLMBeforeContext, request=request)
+    decision = await turn.scope.interruptible(turn.kit.hooks.ask(context))
+    if isinstance(decision, Veto):
+        raise Vetoed(decision.reason)
+    if isinstance(decision, Rewrite) and decision.request is not None:
+        return decision.request, None
+    if isinstance(decision, Skip) and decision.response is not None:
+        return request, decision.response
+    return request, None
+
+
+def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float = 1.0) -> Assembled:
+    options, info = turn.options, turn.kit.llm.info
+    tools = turn.tools.specs() if info.has_tools else ()
+    cap = options.max_output_tokens
+    if turn.limits.max_tokens is not None:
+        left = max(turn.limits.max_tokens - turn.usage.total_tokens, 1)
+        cap = min(left, info.max_output_tokens if cap is None else cap)
+    tool_choice = options.tool_choice if options.tool_choice is not None and turn.rounds == 0 else "auto"
+    assembled = assemble(
+        turn.window,
+        info=info,
+        tools=tools,
+        system_prompt=options.system_prompt,
+        output_schema=options.output_schema,
+        max_output_tokens=cap,
+        temperature=options.temperature,
+        reasoning_effort=options.reasoning_effort,
+        tool_choice="none" if concludes is not None and tools else tool_choice,
+        tail=texts.CONCLUDE if concludes is not None else None,
+        budget_share=budget_share,
+    )
+    if assembled.problems and assembled.problems != turn.known_problems:
+        turn.known_problems = assembled.problems
+        turn.announce(TranscriptRepaired(assembled.problems))
+    if assembled.left_out:
+        turn.announce(WindowTrimmed(assembled.left_out))
+    return assembled
+
+
+async def _generate(
+    turn: Turn, request: LLMRequest, concludes: SendStatus | None
+) -> tuple[LLMRequest, LLMResponse, int]:
+    kit, llm = turn.kit, turn.kit.llm
+    began_s = kit.clock.monotonic_s()
+    attempt = overflows = 0
+    while True:
+        attempt += 1
+        turn.announce(LLMCallStarted(llm.info.model, attempt, len(request.messages)))
+        ear = _Ear(turn)
+        try:
+            return request, await turn.scope.interruptible(llm.generate(request, ear.hear)), attempt
+        except TurnStopped:
+            raise
+        except LLMError as error:
+            failure = error
+        except Exception as error:  # a user's own model may raise anything
+            failure = LLMError(f"the model service raised {type(error).__name__}: {error}", model=llm.info.model)
+            failure.__cause__ = error
+        finally:
+            ear.close()
+        shrinks = isinstance(failure, LLMContextOverflowError) and overflows < MAX_OVERFLOWS
+        delay_s = (
+            0.0
+            if shrinks
+            else retry_delay_s(
+                failure,
+                kit.retry,
+                attempt=attempt,
+                elapsed_s=kit.clock.monotonic_s() - began_s,
+                random=kit.random,
+            )
+        )
+        turn.announce(LLMCallFailed(llm.info.model, attempt, failure.code, failure.message, delay_s))
+        if delay_s is None:
+            raise failure
+        if ear.has_heard:
+            turn.announce(StreamReset(attempt))
+        if shrinks:
+            overflows += 1
+            before = len(request.messages)
+            assembled = _assemble(turn, concludes, budget_share=OVERFLOW_SHRINK**overflows)
+            request = assembled.request
+            if len(request.messages) == before and overflows == MAX_OVERFLOWS:
+                raise failure
+        elif delay_s:
+            await turn.scope.interruptible(kit.clock.sleep(delay_s))
+
+
+class _Ear:
+    """Hears the pieces of one attempt and hands them to subscribers."""
+
+    __slots__ = ("_bus", "_place", "_turn", "has_heard")
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn: Turn | None = turn
+        self.has_heard = False
+
+    def hear(self, delta: LLMDelta) -> None:
+        turn = self._turn
+        if turn is None:  # a piece that comes after its attempt has ended belongs to nobody
+            return
+        self.has_heard = True
+        bus = turn.kit.bus
+        if not bus.is_listening:
+            return
+        kind = delta.kind
+        payload: Any
+        if kind is DeltaKind.TEXT:
+            payload = TextDelta(delta.text)
+        elif kind is DeltaKind.REASONING:
+            payload = ReasoningDelta(delta.text)
+        else:
+            payload = ToolCallDelta(delta.index, delta.name, delta.text)
+        bus.emit(payload, session_id=turn.session_id, send_index=turn.send_index, round=turn.round)
+
+    def close(self) -> None:
+        self._turn = None
+
+
+# ---- what a reply means ----
+
+
+def _understand(
+    turn: Turn,
+    request: LLMRequest,
+    response: LLMResponse,
+    *,
+    concludes: SendStatus | None,
+    attempts: int,
+    duration_ms: int,
+) -> UnstoredReply:
+    info = turn.kit.llm.info
+    message = _with_own_ids(turn, response.message)
+    if message.origin is None:
+        message = dataclasses.replace(message, origin=info.origin, memo={})
+    usage = response.usage
+    counted = usage if usage is not None else _estimate(request, message)
+    turn.usage = turn.usage + counted
+    turn.rounds += 1
+    calls, answers = _plan(turn, message, response.stop, concludes=concludes)
+    turn.tool_calls += len(message.tool_calls)
+    reply = UnstoredReply(
+        response=response,
+        message=message,
+        facts=ReplyFacts(
+            response.stop, bool(message.tool_calls), bool(message.text.strip()), OutputCheck.NONE, concludes
+        ),
+        call=ModelCall(
+            response.model or info.model,
+            response.stop.value,
+            counted,
+            attempts,
+            duration_ms,
+            response.id,
+            response.request_id,
+        ),
+        calls=calls,
+        answers=answers,
+    )
+    if turn.options.output_schema is not None and not message.tool_calls and _may_be_output(response.stop):
+        _check_output(turn, reply)
+    return reply
+
+
+def _may_be_output(stop: StopReason) -> bool:
+    return stop in (StopReason.END, StopReason.STOP_SEQUENCE, StopReason.TOOL_CALLS)
+
+
+def _check_output(turn: Turn, reply: UnstoredReply) -> None:
+    schema = turn.options.output_schema
+    assert schema is not None
+    checked = check_output(reply.message.text, schema)
+    reply.output = checked.value
+    if not checked.problems:
+        check = OutputCheck.VALID
+    else:
+        reply.output_problems = tuple(f"{problem.path}: {problem.message}" for problem in checked.problems)
+        may_repair = turn.repairs < turn.kit.max_output_repairs and reply.facts.concludes is None
+        check = OutputCheck.REPAIRABLE if may_repair else OutputCheck.INVALID
+        if may_repair:
+            reply.repair = user_message(texts.repair_request(checked.problems))
+    reply.facts = dataclasses.replace(reply.facts, output=check)
+
+
+def _estimate(request: LLMRequest, message: Message) -> Usage:
+    return Usage(estimate_request(request), estimate_message(message), is_estimated=True)
+
+
+def _with_own_ids(turn: Turn, message: Message) -> Message:
+    """Return the message with call ids that no other call of the session has."""
+    taken: set[str] = set()
+    parts: list[Any] = []
+    is_changed = False
+    for part in message.parts:
+        if isinstance(part, ToolCallPart) and (part.id in taken or turn.window.has_call(part.id) or not part.id):
+            part = dataclasses.replace(part, id=turn.kit.clock.new_id("call"))
+            is_changed = True
+        if isinstance(part, ToolCallPart):
+            taken.add(part.id)
+        parts.append(part)
+    return dataclasses.replace(message, parts=tuple(parts), memo={}) if is_changed else message
+
+
+def _plan(
+    turn: Turn, message: Message, stop: StopReason, *, concludes: SendStatus | None
+) -> tuple[tuple[OpenCall, ...], dict[int, Message]]:
+    """Return the calls that are to be run, and for the others, by index, the answer that says why not."""
+    open_calls: list[OpenCall] = []
+    answers: dict[int, Message] = {}
+    reply_seq = turn.window.next_seq
+    left = turn.tool_calls_left
+    for index, part in enumerate(message.tool_calls):
+        prepared = turn.tools.prepared(part.name)
+        refusal = _refusal(turn, part, stop, concludes=concludes, is_over=index >= left)
+        if refusal is not None:
+            answers[index] = tool_message(part.id, texts.content(refusal), is_error=True)
+        open_calls.append(
+            OpenCall(
+                reply_seq,
+                index,
+                part.id,
+                part.name,
+                part.arguments,
+                Effect.ONCE if prepared is None else prepared.definition.effect,
+                CallState.REQUESTED if refusal is None else CallState.FAILED,
+                idempotency_key(turn.session_id, turn.send_index, reply_seq, index),
+            )
+        )
+    return tuple(open_calls), answers
+
+
+def _refusal(
+    turn: Turn, call: ToolCallPart, stop: StopReason, *, concludes: SendStatus | None, is_over: bool
+) -> str | None:
+    """Return why a call does not run, in words for the model; None if it does."""
+    if stop in (StopReason.LENGTH, StopReason.CONTEXT_FULL, StopReason.CONTENT_FILTER, StopReason.REFUSAL):
+        return texts.TRUNCATED_CALL
+    if concludes is not None:
+        return texts.CONCLUDED_CALL
+    if is_over:
+        return texts.TOO_MANY_CALLS
+    prepared = turn.tools.prepared(call.name)
+    if prepared is None:
+        return texts.unknown_tool(turn.tools.unknown_name_text(call.name))
+    parsed = prepared.parse(call.arguments)
+    if parsed.arguments is None:
+        return texts.invalid_arguments(call.name, parsed.problems)
+    return None

@@ -1,0 +1,91 @@
+"""Is what was asked of one send beside its input, in the form that a resume finds stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.llm import OutputSchema
+from power_loop.core.turn.budget import SendLimits
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """Is how one send differs from its loop's configuration; None leaves the configuration's choice.
+
+    `tools` names the tools that the model is offered. `system_prompt` stands in for the session's. `tool_choice` holds
+    for the first model call of the send only: a forced call that came again every round would never let the model
+    answer.
+    """
+
+    tools: tuple[str, ...] | None = None
+    system_prompt: str | None = None
+    output_schema: OutputSchema | None = None
+    limits: SendLimits | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    reasoning_effort: str | None = None
+    tool_choice: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what differs as JSON."""
+        chosen: dict[str, Any] = {}
+        for name in _FIELDS:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, OutputSchema):
+                value = {"name": value.name, "description": value.description, "schema": value.schema}
+            elif isinstance(value, SendLimits):
+                value = value.to_json()
+            chosen[name] = value
+        return chosen
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SendOptions:
+        """Return options of what `to_json` gave; what a later version may have added is passed over."""
+        if not value:
+            return _PLAIN
+        chosen = {name: value[name] for name in _FIELDS if value.get(name) is not None}
+        if "tools" in chosen:
+            chosen["tools"] = tuple(chosen["tools"])
+        if "output_schema" in chosen:
+            chosen["output_schema"] = OutputSchema(**chosen["output_schema"])
+        if "limits" in chosen:
+            chosen["limits"] = SendLimits.from_json(chosen["limits"])
+        return cls(**chosen)
+
+    def over(self, defaults: SendOptions) -> SendOptions:
+        """Return these options with those of `defaults` where there is no choice."""
+        if self is _PLAIN:
+            return defaults
+        missing = {name: getattr(defaults, name) for name in _FIELDS if getattr(self, name) is None}
+        return replace(self, **missing)
+
+
+_FIELDS = tuple(field.name for field in fields(SendOptions))
+_PLAIN = SendOptions()
+
+
+def output_schema_of(value: OutputSchema | Mapping[str, Any] | None) -> OutputSchema | None:
+    """Return an output schema of what `send(output_schema=...)` takes: an `OutputSchema`, a JSON Schema, or `{"name",
+    "schema"}`.
+
+    Raises `config.invalid` for anything else.
+    """
+    if value is None or isinstance(value, OutputSchema):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"output_schema is a {type(value).__name__}: give a JSON Schema as a dict, or an OutputSchema"
+        )
+    schema = value.get("schema")
+    if (
+        isinstance(schema, Mapping)
+        and "type" not in value
+        and not value.keys() - {"name", "schema", "description", "strict"}
+    ):
+        return OutputSchema(schema, str(value.get("name", "output")), str(value.get("description", "")))
+    return OutputSchema(value, str(value.get("title", "output")))

@@ -1,0 +1,99 @@
+"""Makes the result of a send: fresh from its turn, or from what the store recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from power_loop.contracts.json_schema import InvalidJson, loads_strict
+from power_loop.contracts.ports import SessionStore
+from power_loop.contracts.records import CallRecord, SendRecord
+from power_loop.contracts.results import PendingCall, StatefulResult
+from power_loop.contracts.states import OPEN_CALLS, CallState, SendStatus, WaitKind
+from power_loop.core.turn.options import SendOptions
+from power_loop.core.turn.structured import check_output
+from power_loop.core.turn.turn import OpenCall, Turn
+
+
+def result_of(turn: Turn, status: SendStatus, reason: str | None = None) -> StatefulResult:
+    """Return the result of a turn that rests with `status`."""
+    waiting = [call for call in turn.calls if call.state is CallState.WAITING]
+    return StatefulResult(
+        session_id=turn.session_id,
+        send_index=turn.send_index,
+        status=status,
+        final_text=turn.final_text,
+        output=turn.output if status is SendStatus.COMPLETED else None,
+        pending=tuple(pending_call(call) for call in waiting),
+        usage=turn.usage,
+        rounds=turn.rounds,
+        tool_calls=turn.tool_calls,
+        request_id=turn.request_id,
+        reason=reason,
+    )
+
+
+async def recorded_result(store: SessionStore, send: SendRecord) -> StatefulResult:
+    """Return the recorded result of a send that rests."""
+    recorded: Mapping[str, Any] = send.result or {}
+    text = ""
+    seq = recorded.get("text_seq")
+    if isinstance(seq, int):
+        found = await store.get_messages(send.session_id, after_seq=seq - 1, limit=1)
+        text = found[0].message.text if found and found[0].seq == seq else ""
+    schema = SendOptions.from_json(send.options).output_schema
+    output = None
+    if schema is not None and send.status is SendStatus.COMPLETED:
+        output = check_output(text, schema).value
+    pending: tuple[PendingCall, ...] = ()
+    if send.status is SendStatus.WAITING_FOR_INPUT:
+        pending = tuple(map(pending_call, await store.get_calls(send.session_id, states=(CallState.WAITING,))))
+    return StatefulResult(
+        session_id=send.session_id,
+        send_index=send.index,
+        status=send.status,
+        final_text=text,
+        output=output,
+        pending=pending,
+        usage=send.usage,
+        rounds=send.rounds,
+        tool_calls=send.tool_calls,
+        request_id=send.request_id,
+        reason=recorded.get("reason"),
+        is_replayed=True,
+    )
+
+
+def pending_call(call: CallRecord | OpenCall) -> PendingCall:
+    """Return an open call as an application sees it."""
+    asked: Mapping[str, Any] = call.wait_data or {}
+    is_waiting = call.state is CallState.WAITING
+    return PendingCall(
+        call_id=call.call_id,
+        name=call.name,
+        arguments=shown_arguments(call.arguments),
+        state=call.state.value,
+        wait_kind=call.wait_kind if is_waiting else None,
+        prompt=call.prompt if is_waiting else None,
+        answer_schema=asked.get("answer_schema") if is_waiting else None,
+        data=asked.get("data") if is_waiting else None,
+    )
+
+
+def shown_arguments(text: str) -> Mapping[str, Any]:
+    """Return the arguments of a call as an object; text that is no JSON object stands under `"_raw"`."""
+    try:
+        value = loads_strict(text) if text.strip() else {}
+    except InvalidJson:
+        return {"_raw": text}
+    return value if isinstance(value, dict) else {"_raw": text}
+
+
+def open_calls_of(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
+    """Return the calls that keep a send from ending."""
+    return tuple(call for call in calls if call.state in OPEN_CALLS)
+
+
+def is_approval(call: OpenCall) -> bool:
+    """Tell whether a call waits for a person's yes."""
+    return call.state is CallState.WAITING and call.wait_kind is WaitKind.APPROVAL

@@ -1,0 +1,115 @@
+"""Lets a turn be stopped from anywhere, at once where it waits for a stranger and never inside a durable move."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Any, TypeVar
+
+from power_loop.contracts.cancellation import CancellationToken
+from power_loop.contracts.states import SendStatus
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger("power_loop")
+
+
+class StopCause(Enum):
+    """Is why a turn was told to stop."""
+
+    CANCELLED = "cancelled"
+    OUT_OF_TIME = "out of time"
+    LEASE_LOST = "lease lost"
+
+
+class TurnStopped(Exception):  # noqa: N818  (a signal of the loop to itself, not an error)
+    """Says inside a turn that its scope was stopped."""
+
+
+class TurnScope:
+    """Is the stop switch of one turn, which runs in a task that nobody else cancels.
+
+    `stop` interrupts what the turn awaits through `interruptible`; everything else it awaits is carried to its end, and
+    the turn sees `cause` when it looks next. `token` is what tools are given.
+    """
+
+    __slots__ = ("_inside", "_undo", "cause", "reason", "token")
+
+    def __init__(self) -> None:
+        self.cause: StopCause | None = None
+        self.reason = ""
+        self.token = CancellationToken()
+        self._inside: asyncio.Task[Any] | None = None
+        self._undo: list[Callable[[], Any]] = []
+
+    @property
+    def status(self) -> SendStatus | None:
+        """The status with which a stopped turn ends."""
+        if self.cause is None:
+            return None
+        return SendStatus.TIME_EXCEEDED if self.cause is StopCause.OUT_OF_TIME else SendStatus.CANCELLED
+
+    def stop(self, cause: StopCause, reason: str = "") -> None:
+        """Stop the turn; the first cause stays. Called in the turn's event loop."""
+        if self.cause is not None:
+            return
+        self.cause = cause
+        self.reason = reason or cause.value
+        if self._inside is not None:
+            self._inside.cancel()
+        self.token.cancel(self.reason)
+
+    def follow(self, token: CancellationToken) -> None:
+        """Stop when `token` is cancelled."""
+        self._undo.append(token.watch(lambda: self.stop(StopCause.CANCELLED, token.reason)))
+
+    def stop_after(self, seconds: float) -> None:
+        """Stop, out of time, after so many seconds."""
+        timer = asyncio.get_running_loop().call_later(seconds, self.stop, StopCause.OUT_OF_TIME)
+        self._undo.append(timer.cancel)
+
+    def close(self) -> None:
+        """Follow nobody any more."""
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
+
+    async def interruptible(self, work: Awaitable[T]) -> T:
+        """Await a stranger's work. Raises `TurnStopped` at once when the scope is or was stopped."""
+        if self.cause is not None:
+            if asyncio.iscoroutine(work):
+                work.close()
+            raise TurnStopped
+        self._inside = asyncio.current_task()
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self.cause is None:
+                # The event loop is being shut down: that ends the turn like any other cancellation.
+                self.stop_quietly()
+            raise TurnStopped from None
+        finally:
+            self._inside = None
+
+    def stop_quietly(self) -> None:
+        """Note that the turn's own task was cancelled, without cancelling it again."""
+        self._inside = None
+        self.stop(StopCause.CANCELLED, "the event loop is shutting down")
+
+
+async def uninterrupted(work: Awaitable[T]) -> T:
+    """Carry `work` to its end even if the awaiting task is cancelled meanwhile, then raise that cancellation."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:  # noqa: PERF203 - a few rounds at most
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.debug("a durable move failed while its caller was cancelled", exc_info=task.exception())
+        raise cancelled
+    return task.result()

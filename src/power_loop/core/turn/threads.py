@@ -1,0 +1,106 @@
+"""Runs blocking tool handlers in daemon threads of their own, so that a stuck one holds up nothing but itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+MAX_THREADS = 64
+# A thread that has had nothing to do for so long ends.
+IDLE_S = 10.0
+
+_Job = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop, contextvars.Context]
+
+
+class ThreadPool:
+    """Grows to at most `MAX_THREADS` threads as blocking handlers come, and shrinks when they are gone.
+
+    The standard executor joins its threads at interpreter exit, so one handler that never returns would keep the
+    process alive.
+    """
+
+    __slots__ = ("_backlog", "_idle", "_jobs", "_lock", "_threads")
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        # Threads that no job counts on, and jobs that count on no thread.
+        self._idle = 0
+        self._backlog = 0
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are."""
+        return self._threads
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """Return what `function` returns in a thread; cancelling the wait does not end the function."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        starts = False
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            elif self._threads < MAX_THREADS:
+                self._threads += 1
+                starts = True
+            else:
+                self._backlog += 1
+        self._jobs.put((function, future, loop, contextvars.copy_context()))
+        if starts:
+            threading.Thread(target=self._work, name="power-loop-tool", daemon=True).start()
+        return await future
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=IDLE_S)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle:
+                        self._idle -= 1
+                        self._threads -= 1
+                        return
+                continue  # a job counts on this thread and is on its way
+            _run(*job)
+            del job
+            with self._lock:
+                if self._backlog:
+                    self._backlog -= 1
+                else:
+                    self._idle += 1
+
+
+def _run(
+    function: Callable[[], Any],
+    future: asyncio.Future[Any],
+    loop: asyncio.AbstractEventLoop,
+    context: contextvars.Context,
+) -> None:
+    result: Any = None
+    error: BaseException | None = None
+    try:
+        result = context.run(function)
+    except BaseException as caught:
+        error = caught
+    try:
+        loop.call_soon_threadsafe(_settle, future, result, error)
+    except RuntimeError:  # the event loop is closed: nobody waits any more
+        return
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    elif isinstance(error, StopIteration):
+        # A future refuses it, because it would end the awaiting coroutine as if by return.
+        future.set_exception(RuntimeError(f"the handler raised {error!r}"))
+    else:
+        future.set_exception(error)
