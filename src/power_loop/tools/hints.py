@@ -273,7 +273,7 @@ def _keywords(note: Any, kinds: frozenset[type]) -> dict[str, Any]:
 
 
 def described(shape: Shape, text: str | None, *, default: Any) -> dict[str, Any]:
-    """Return the schema of a field or parameter, with its own description or `text`, and its default unless that is None."""
+    """Return the schema of a field or parameter, with a description (its own, or `text`) and its default if any."""
     schema = dict(shape.schema)
     if text and shape.description is None:
         schema["description"] = text
