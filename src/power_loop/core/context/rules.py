@@ -59,9 +59,11 @@ def _of_one(message: Message) -> Iterator[str]:
     if message.role is Role.ASSISTANT and message.parts:
         if all(isinstance(part, ReasoningPart) for part in message.parts):
             yield "a reply holds reasoning only"
-        last = message.parts[-1]
-        if isinstance(last, ReasoningPart) and last.raw is not None:
-            yield "a reply ends with a block of reasoning"
+        for part in reversed(message.parts):
+            if not isinstance(part, ReasoningPart):
+                break
+            if part.raw is not None:
+                yield "a reply ends with a block of reasoning"
     if message.role is Role.TOOL and len(message.parts) != 1:
         yield "a tool message does not hold exactly one result"
 

@@ -241,22 +241,26 @@ class Transcript:
     def _spoken_parts(self, message: Message) -> tuple[Part, ...]:
         """Return what of a reply may be sent; the same tuple if all of it may."""
         parts = message.parts
-        is_right, says_something = True, False
-        for part in parts:
+        is_right, last_word = True, -1
+        for index, part in enumerate(parts):
             if not isinstance(part, _SPOKEN) or _is_blank_part(part):
                 is_right = False
             elif not isinstance(part, ReasoningPart):
-                says_something = True
-        if not says_something:
+                last_word = index
+        if last_word < 0:
             self._note("is a reply that says nothing and is left out")
             return ()
-        if is_right and not _is_block_of_reasoning(parts[-1]):
+        behind = parts[last_word + 1 :]
+        if is_right and not any(map(_is_block_of_reasoning, behind)):
             return parts
-        kept = [part for part in parts if isinstance(part, _SPOKEN) and not _is_blank_part(part)]
-        while _is_block_of_reasoning(kept[-1]):
-            kept.pop()
         self._note("is a reply with parts that are empty, or that no reply may have there, which are left out")
-        return tuple(kept)
+        return tuple(
+            part
+            for index, part in enumerate(parts)
+            if isinstance(part, _SPOKEN)
+            and not _is_blank_part(part)
+            and not (index > last_word and _is_block_of_reasoning(part))
+        )
 
     def _portable(self, call: ToolCallPart) -> ToolCallPart:
         """Return a call with an id and a name that may be sent; the same call if it has them."""
