@@ -13,7 +13,6 @@ from demo.telling import tell
 from demo.tools import demo_tools
 from power_loop import (
     CallRecord,
-    HookPoint,
     LLMBeforeContext,
     MessageRecord,
     PowerLoopError,
@@ -75,7 +74,7 @@ async def go_on(*session_ids: str) -> None:
         except PowerLoopError as error:
             tell("refused", code=error.code, message=error.message)
         for session_id in session_ids:
-            result = await loop.resume(session_id=session_id)
+            result = await loop.resume(session_id)
             tell("resumed", **await _state(loop, session_id), status=result.status.value)
 
 
@@ -83,10 +82,10 @@ async def recall(session_id: str) -> None:
     """Fourth act: a cold process asks what the first one told, and shows what the model was sent."""
     async with StatefulAgentLoop(llm=create_llm_service_from_env(), dsn="app.db") as loop:
 
+        @loop.hooks.on("llm.before")
         def see(context: LLMBeforeContext) -> None:
             tell("prompt", texts=[message.text for message in context.request.messages])
 
-        loop.hooks.on(HookPoint.LLM_BEFORE, see)
         result = await loop.send("What's my favorite color?", session_id=session_id)
         tell("recalled", text=result.final_text)
 
@@ -98,7 +97,8 @@ def _loop() -> StatefulAgentLoop:
 async def _state(loop: StatefulAgentLoop, session_id: str) -> dict[str, Any]:
     """Return what the store holds of a session: its messages and its calls."""
     messages = await loop.get_messages(session_id)
-    calls = await loop.store.get_calls(session_id)
+    store = await loop.get_store()
+    calls = await store.get_calls(session_id)
     return {
         "session": session_id,
         "messages": [_message(record) for record in messages],

@@ -111,7 +111,7 @@ class Story:
                     attempts.append(told["tool"])
                 elif told["kind"] == "resumed":
                     resumed[told["session"]] = told
-        screen.heading(4, "It goes on: await loop.resume(session_id=sid)")
+        screen.heading(4, "It goes on: await loop.resume(sid)")
         self._show_resumed(refused, held[session_id], resumed[session_id], resumed[other_id])
         self._check_kill(talked, held[session_id], held[other_id], refused)
         self._check_resume(held, resumed, session_id, other_id, attempts)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from tests.house.pages import ROOT, Block, blocks_of, pages, run_blocks
 from tests.model_server import ThreadedModelServer
 
 PAGES = [path.relative_to(ROOT).as_posix() for path in pages()]
-# What a reader may have in a console: GitHub's own ids of headings, and Markdown's links.
+OTHER_PAGES = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)|(?:src|srcset)=\"(?P<source>[^\"]+)\"")
 _HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)
 
@@ -32,17 +32,16 @@ def test_its_python_blocks_run_as_printed(page: str, tmp_path: Path, monkeypatch
         run_blocks(blocks(page, "python"), server, {"__name__": "page"})
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES])
 def test_the_commands_that_it_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     extras = set(re.findall(r"^(\w+) = \[", project_table("optional-dependencies"), re.MULTILINE))
-    for block in blocks(page, "bash", "sh"):
-        for line in block.source.splitlines():
-            words = shlex.split(line, comments=True)
-            if words[:1] == ["make"]:
-                assert {word for word in words[1:] if "=" not in word} <= targets, f"{block.place}: {line}"
-            for wanted in re.findall(r"power-loop\[([\w,]+)\]", line):
-                assert set(wanted.split(",")) <= extras, f"{block.place}: {line}"
+    assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= targets
+    named = {extra for group in re.findall(r"(?:power-loop|\.)\[([\w,]+)\]", text) for extra in group.split(",")}
+    assert named <= extras
+    for module in re.findall(r"python -m ((?:demo|benchmarks|tests)[\w.]*)", text):
+        assert importlib.util.find_spec(module), module
 
 
 def project_table(name: str) -> str:
@@ -50,7 +49,7 @@ def project_table(name: str) -> str:
     return text.partition(f"[project.{name}]")[2].partition("\n[tool")[0]
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES])
 def test_its_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for found in _LINK.finditer(path.read_text("utf-8")):

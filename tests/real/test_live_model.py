@@ -1,0 +1,136 @@
+"""What the kernel guarantees holds with a real model at the other end: structure is asserted, never prose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from power_loop import (
+    HookPoint,
+    LLMBeforeContext,
+    LLMRequest,
+    OutputError,
+    SendStatus,
+    StatefulAgentLoop,
+    TextDelta,
+    ToolRegistry,
+    tool,
+)
+from tests.real.conftest import Endpoint
+
+
+def watch(loop: StatefulAgentLoop) -> list[LLMRequest]:
+    """Return the list that every request of this loop is added to."""
+    requests: list[LLMRequest] = []
+
+    def see(context: LLMBeforeContext) -> None:
+        requests.append(context.request)
+
+    loop.hooks.add(HookPoint.LLM_BEFORE, see)
+    return requests
+
+
+@pytest.mark.promise("durable-conversation")
+@pytest.mark.promise("any-endpoint")
+@pytest.mark.promise("two-carriers")
+async def test_a_cold_loop_tells_the_model_what_was_said_before(endpoint: Endpoint, tmp_path: Path) -> None:
+    dsn = str(tmp_path / "app.db")
+    async with StatefulAgentLoop(llm=endpoint.service(), dsn=dsn) as loop:
+        sid = await loop.new_session()
+        first = await loop.send("Remember my favorite color is teal.", session_id=sid)
+    async with StatefulAgentLoop(llm=endpoint.service(), dsn=dsn) as loop:
+        requests = watch(loop)
+        second = await loop.send("What's my favorite color?", session_id=sid)
+    assert (first.status, second.status) == (SendStatus.COMPLETED, SendStatus.COMPLETED)
+    assert [message.text for message in requests[0].messages] == [
+        "Remember my favorite color is teal.",
+        first.final_text,
+        "What's my favorite color?",
+    ]
+    assert second.final_text
+    assert second.usage.input_tokens > 0
+    assert second.usage.output_tokens > 0
+    assert not second.usage.is_estimated
+
+
+async def test_a_tool_call_goes_out_runs_and_comes_back(endpoint: Endpoint, tmp_path: Path) -> None:
+    booked = []
+
+    @tool
+    def book_flight(city: str) -> str:
+        """Book a flight."""
+        booked.append(city)
+        return f"A flight to {city} is booked."
+
+    async with StatefulAgentLoop(
+        llm=endpoint.service(), dsn=str(tmp_path / "app.db"), tool_registry=ToolRegistry([book_flight])
+    ) as loop:
+        requests = watch(loop)
+        sid = await loop.new_session()
+        result = await loop.send("Book a flight to Lisbon.", session_id=sid)
+        log = [record.message for record in await loop.get_messages(sid)]
+    assert result.status is SendStatus.COMPLETED
+    assert len(booked) == result.tool_calls >= 1
+    assert result.final_text
+    (call, *_), answer = log[1].tool_calls, log[2].tool_result
+    assert (call.name, json.loads(call.arguments)) == ("book_flight", {"city": booked[0]})
+    assert answer is not None
+    assert (answer.call_id, answer.is_error) == (call.id, False)
+    assert requests[1].messages[2] == log[2]
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 40}, "people": {"type": "integer"}},
+    "required": ["city", "people"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+async def test_structured_output_is_valid_or_a_coded_error(endpoint: Endpoint, is_native: bool, tmp_path: Path) -> None:
+    native = {"POWER_LOOP_HAS_JSON_SCHEMA": "true" if is_native else "false"}
+    service = Endpoint({**endpoint.variables, **native}).service()
+    async with StatefulAgentLoop(llm=service, dsn=str(tmp_path / "app.db")) as loop:
+        sid = await loop.new_session()
+        failure: OutputError | None = None
+        output: dict[str, object] = {}
+        try:
+            output = (await loop.send("Three people travel to Rome.", session_id=sid, output_schema=SCHEMA)).output
+        except OutputError as error:
+            failure = error
+        if failure is None:
+            assert isinstance(output["city"], str)
+            assert isinstance(output["people"], int)
+            assert output.keys() == {"city", "people"}
+        else:
+            assert failure.code == "output.invalid"
+            assert failure.raw_text == (await loop.get_messages(sid))[-1].message.text
+            assert failure.problems
+        assert (await loop.send("Thank you.", session_id=sid)).status is SendStatus.COMPLETED
+
+
+@pytest.mark.promise("streaming")
+async def test_a_stream_is_the_answer_piece_by_piece(endpoint: Endpoint, tmp_path: Path) -> None:
+    async with StatefulAgentLoop(llm=endpoint.service(), dsn=str(tmp_path / "app.db")) as loop:
+        sid = await loop.new_session()
+        async with loop.stream("What is the capital of France?", session_id=sid) as events:
+            pieces = [event.payload.text async for event in events if isinstance(event.payload, TextDelta)]
+        stored = (await loop.get_messages(sid))[-1].message.text
+    assert len(pieces) > 1
+    assert "".join(pieces) == events.result.final_text == stored
+
+
+@pytest.mark.promise("cancel")
+async def test_leaving_a_stream_cancels_and_the_next_send_works(endpoint: Endpoint, tmp_path: Path) -> None:
+    async with StatefulAgentLoop(llm=endpoint.service(), dsn=str(tmp_path / "app.db")) as loop:
+        sid = await loop.new_session()
+        async with loop.stream("Tell me a long story about a river.", session_id=sid) as events:
+            async for event in events:
+                if isinstance(event.payload, TextDelta):
+                    break
+        assert events.result.status is SendStatus.CANCELLED
+        result = await loop.send("What is the capital of France?", session_id=sid)
+    assert result.status is SendStatus.COMPLETED
