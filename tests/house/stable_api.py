@@ -1,4 +1,4 @@
-"""Describes the public names a line each, so that a baseline can hold them: `python -m tests.house.stable_api` prints it."""
+"""Describes the public names, a line each, to be held by a baseline: `python -m tests.house.stable_api` prints it."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+import contextlib
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -310,9 +311,9 @@ class StatefulAgentLoop:
             reasoning_effort=reasoning_effort,
         )
         scope = _scope(cancellation)
-        return await begin.join(
-            self._send(parts, session_id, options, registry, request_id, heal_pending, scope, None), scope
-        )
+        with self._at_work():
+            work = self._send(parts, session_id, options, registry, request_id, heal_pending, scope, None)
+            return await begin.join(work, scope)
 
     def stream(
         self,
@@ -350,11 +351,14 @@ class StatefulAgentLoop:
         scope = TurnScope()
 
         async def start(listener: EventQueue) -> StatefulResult:
-            _follow(scope, cancellation)
-            try:
-                return await self._send(parts, session_id, options, registry, request_id, heal_pending, scope, listener)
-            finally:
-                scope.close()
+            with self._at_work():
+                _follow(scope, cancellation)
+                try:
+                    return await self._send(
+                        parts, session_id, options, registry, request_id, heal_pending, scope, listener
+                    )
+                finally:
+                    scope.close()
 
         return TurnStream(start, scope)
 
@@ -376,7 +380,8 @@ class StatefulAgentLoop:
         self._check_open()
         scope = _scope(cancellation)
         registry = self.tools if tools is None else ToolRegistry.of(tools)
-        return await begin.join(self._resume(session_id, dict(answers or {}), registry, scope), scope)
+        with self._at_work():
+            return await begin.join(self._resume(session_id, dict(answers or {}), registry, scope), scope)
 
     async def submit_tool_result(
         self,
@@ -617,43 +622,36 @@ class StatefulAgentLoop:
         scope: TurnScope,
         listener: EventQueue | None,
     ) -> StatefulResult:
-        self._enter()
-        try:
-            seat = await self._seat(session_id, tools, scope, listener)
-            return await begin.send(seat, parts, options=options, request_id=request_id, heals=heals)
-        finally:
-            self._leave()
+        seat = await self._seat(session_id, tools, scope, listener)
+        return await begin.send(seat, parts, options=options, request_id=request_id, heals=heals)
 
     async def _resume(
         self, session_id: str, answers: Mapping[str, Answer], tools: ToolRegistry, scope: TurnScope
     ) -> StatefulResult:
-        self._enter()
-        try:
-            return await begin.resume(await self._seat(session_id, tools, scope), answers)
-        finally:
-            self._leave()
+        return await begin.resume(await self._seat(session_id, tools, scope), answers)
 
     async def _settle(self, session_id: str, reason: str) -> StatefulResult:
         self._check_open()
         scope = TurnScope()
 
         async def settle() -> StatefulResult:
-            self._enter()
-            try:
-                return await begin.settle(await self._seat(session_id, self.tools, scope), reason)
-            finally:
-                self._leave()
+            return await begin.settle(await self._seat(session_id, self.tools, scope), reason)
 
-        return await begin.join(settle(), scope)
+        with self._at_work():
+            return await begin.join(settle(), scope)
 
-    def _enter(self) -> None:
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Count a turn as in flight, so that aclose() waits for it."""
+        self._check_open()
         self._active += 1
-
-    def _leave(self) -> None:
-        self._active -= 1
-        if not self._active and self._idle is not None:
-            self._idle.set()
-            self._idle = None
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if not self._active and self._idle is not None:
+                self._idle.set()
+                self._idle = None
 
 
 def _is_id(session_id: object) -> bool:

@@ -43,7 +43,7 @@ class NoJsonForm(Exception):  # noqa: N818 - a signal
 def json_form(value: Any) -> Any:
     """Return a value as plain JSON. Raises `NoJsonForm` for what has no such form, is too large or contains itself.
 
-    Dataclasses are objects, enums their values, dates ISO text, sets sorted arrays, bytes the UTF-8 text that they
+    Dataclasses and named tuples are objects, enums their values, dates ISO text, sets sorted arrays, bytes the UTF-8 text that they
     hold, NaN and infinities their names; keys that are not text become their JSON text.
     """
     return _Reader().plain(value, ())
@@ -74,6 +74,8 @@ class _Reader:
             raise NoJsonForm(f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
         if isinstance(value, Mapping):
             return self._object(value.items(), place)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return self._object(zip(value._fields, value, strict=True), place)
         if isinstance(value, (list, tuple)):
             return [self.plain(item, (*place, index)) for index, item in enumerate(value)]
         for known, form in _PLAIN_FORMS:

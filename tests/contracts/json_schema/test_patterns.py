@@ -46,7 +46,7 @@ _patterns = st.one_of(_plain, st.builds("{}{}".format, _plain, _looking), _looki
 _texts = st.text("abc1 é_.", min_size=1, max_size=7)
 
 
-@settings(max_examples=1_500)
+@settings(max_examples=800)
 @given(_patterns, st.lists(_texts, min_size=1, max_size=4))
 def test_a_pattern_matches_what_re_matches(source: str, texts: list[str]) -> None:
     pattern = Pattern(source)

@@ -35,7 +35,7 @@ def _places(value: Any, steps: tuple[str | int, ...] = ()) -> Iterator[str]:
         yield from _places(item, (*steps, step))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(schemas(), values)
 def test_every_problem_has_a_place_in_the_value_and_says_what_was_expected(schema: dict[str, Any], value: Any) -> None:
     try:

@@ -19,7 +19,7 @@ from power_loop.contracts.json_schema import SchemaError, compile_schema
 from tests.contracts.json_schema.schemas import schemas, values
 
 
-@settings(max_examples=700)
+@settings(max_examples=400)
 @given(schemas(), st.lists(values, min_size=1, max_size=6))
 def test_a_value_is_valid_exactly_where_the_oracle_says_so(schema: dict[str, Any], drawn: list[Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)

@@ -71,22 +71,22 @@ async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
     return _understand(turn, request, given, concludes=concludes, attempts=attempts, duration_ms=duration_ms)
 
 
-async def _before(turn: Turn, concludes: SendStatus | None) -> tuple[LLMRequest, LLMResponse | None]:
-    request = _assemble(turn, concludes).request
+async def _before(
+    turn: Turn, concludes: SendStatus | None, *, budget_share: float = 1.0
+) -> tuple[LLMRequest, LLMResponse | None]:
+    """Return the request as the hooks leave it, and the response if one of them answers it."""
+    request = _assemble(turn, concludes, budget_share=budget_share).request
     if not turn.kit.hooks.has(HookPoint.LLM_BEFORE):
         return request, None
-    context = turn.context_of(LLMBeforeContext, request=request)
-    decision = await turn.scope.interruptible(turn.kit.hooks.ask(context))
-    if isinstance(decision, Veto):
-        raise Vetoed(decision.reason)
-    if isinstance(decision, Rewrite) and decision.request is not None:
-        return decision.request, None
-    if isinstance(decision, Skip) and decision.response is not None:
-        return request, decision.response
-    return request, None
+    context: LLMBeforeContext = turn.context_of(LLMBeforeContext, request=request)
+    consulted = await turn.scope.interruptible(turn.kit.hooks.consult(context))
+    if isinstance(consulted.decision, Veto):
+        raise Vetoed(consulted.decision.reason)
+    given = consulted.decision.response if isinstance(consulted.decision, Skip) else None
+    return consulted.context.request, given
 
 
-def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float = 1.0) -> Assembled:
+def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float) -> Assembled:
     options, info = turn.options, turn.kit.llm.info
     tools = turn.tools.specs() if info.has_tools else ()
     cap = options.max_output_tokens
@@ -155,11 +155,9 @@ async def _generate(
             turn.announce(StreamReset(attempt))
         if shrinks:
             overflows += 1
-            before = len(request.messages)
-            assembled = _assemble(turn, concludes, budget_share=OVERFLOW_SHRINK**overflows)
-            request = assembled.request
-            if len(request.messages) == before and overflows == MAX_OVERFLOWS:
-                raise failure
+            request, given = await _before(turn, concludes, budget_share=OVERFLOW_SHRINK**overflows)
+            if given is not None:
+                return request, given, attempt
         elif delay_s:
             await turn.scope.interruptible(kit.clock.sleep(delay_s))
 

@@ -17,6 +17,7 @@ from power_loop.contracts.events import (
     ToolCallWaiting,
 )
 from power_loop.contracts.hooks import (
+    Decision,
     HookPoint,
     Park,
     PlannedCall,
@@ -188,32 +189,37 @@ class _Batch:
 
     async def _ask(self, one: _Ready) -> _Settled | None:
         """Ask the hooks and the tool's own rule whether a call may run; None if it may."""
-        turn, hooks, call = self._turn, self._kit.hooks, one.call
-        definition = one.prepared.definition
-        decision: Any = None
-        if hooks.has(HookPoint.TOOL_BEFORE):
-            context = turn.context_of(ToolBeforeContext, call=one.planned())
-            try:
-                decision = await turn.scope.interruptible(hooks.ask(context))
-            except HookError as error:
-                turn.hook_failed(HookPoint.TOOL_BEFORE, error.hook, error.__cause__ or error)
-                decision = Veto(texts.CHECK_FAILED)
+        call, definition = one.call, one.prepared.definition
+        decision, arguments = await self._consult(one)
+        if arguments is not one.arguments:
+            refused = self._rewrite(one, arguments)
+            if refused is not None:
+                return refused
         if isinstance(decision, Veto):
             return self._fail(call, texts.denied(call.name, decision.reason))
         if isinstance(decision, Skip):
             return self._settle_output(call, output_of(decision.result))
         if isinstance(decision, Park):
             return self._park(call, Waiting(decision.prompt, decision.kind, decision.answer_schema, decision.data))
-        if isinstance(decision, Rewrite) and decision.arguments is not None:
-            refused = self._rewrite(one, decision.arguments)
-            if refused is not None:
-                return refused
         if not call.is_approved and (isinstance(decision, RequireApproval) or definition.requires_approval):
             asked = decision if isinstance(decision, RequireApproval) else RequireApproval(f"Run {call.name}?")
             return self._park(call, Waiting(asked.prompt, WaitKind.APPROVAL, data=asked.data))
         if definition.handler is None:
             return self._park(call, Waiting(f"The result of {call.name}.", WaitKind.RESULT))
         return None
+
+    async def _consult(self, one: _Ready) -> tuple[Decision | None, Mapping[str, Any]]:
+        """Return what the hooks decide about a call, and its arguments as they leave them."""
+        turn, hooks = self._turn, self._kit.hooks
+        if not hooks.has(HookPoint.TOOL_BEFORE):
+            return None, one.arguments
+        context: ToolBeforeContext = turn.context_of(ToolBeforeContext, call=one.planned())
+        try:
+            consulted = await turn.scope.interruptible(hooks.consult(context))
+        except HookError as error:
+            turn.hook_failed(HookPoint.TOOL_BEFORE, error.hook, error.__cause__ or error)
+            return Veto(texts.CHECK_FAILED), one.arguments
+        return consulted.decision, consulted.context.call.arguments
 
     def _rewrite(self, one: _Ready, arguments: Mapping[str, Any]) -> _Settled | None:
         changed = dict(arguments)

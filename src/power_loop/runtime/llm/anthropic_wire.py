@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from power_loop.contracts.errors import InputError
@@ -28,12 +28,19 @@ from power_loop.runtime.llm.config import LLMProviderConfig
 from power_loop.runtime.llm.encoding import encode, object_text, portable_name
 from power_loop.runtime.llm.openai_wire import refuse_own_fields
 
+_USER_HEAD = b'{"role":"user","content":['
+_ASSISTANT_HEAD = b'{"role":"assistant","content":['
+_END = b"]}"
+_BLOCK_END = b"}]}"
+# Where the first letter of the role stands, by which two messages are told apart.
+_ROLE_AT = len(b'{"role":"')
+_SAME_ROLE = re.compile(rb"u{2,}|a{2,}")
+_ALL_ENCODED = {bytes}
 # What an effort means to models that take a budget of thinking in tokens instead.
 _BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 16_384, "xhigh": 32_768, "max": 65_536}
 _MIN_BUDGET_TOKENS = 1_024
 # The room that is left for the answer behind the thinking.
 _ANSWER_TOKENS = 4_096
-# A reply without a cap has to have one; it is what every model of this wire can do.
 _EFFORTS = frozenset({"low", "medium", "high", "xhigh", "max"})
 
 
@@ -141,66 +148,69 @@ class AnthropicWire:
 
     def _messages(self, request: LLMRequest, key: str, has_reasoning: bool) -> list[bytes]:
         """The messages, neighbours of one role joined into one, as the wire reads them anyway."""
-        turns: list[tuple[bool, list[bytes], Message]] = []
-        is_assistant: bool | None = None
-        blocks: list[bytes] = []
-        assistant = Role.ASSISTANT
-        last: Message | None = None
-        for message in request.messages:
-            fragment = message.memo.get(key)
-            if fragment is None:
-                fragment = message.memo[key] = self._encoded(message, has_reasoning)
-            if not fragment:
-                continue
-            speaks = message.role is assistant
-            if speaks is not is_assistant:
-                if last is not None and is_assistant is not None:
-                    turns.append((is_assistant, blocks, last))
-                is_assistant, blocks = speaks, []
-            blocks.append(fragment)
-            last = message
-        if last is not None and is_assistant is not None:
-            turns.append((is_assistant, blocks, last))
+        fragments: list[Any] = [message.memo.get(key) for message in request.messages]
+        if set(map(type, fragments)) != _ALL_ENCODED:
+            fragments = [
+                self._encoded(message, key, has_reasoning) if fragment is None else fragment
+                for message, fragment in zip(request.messages, fragments, strict=True)
+            ]
+        if b"" in fragments:
+            fragments = [fragment for fragment in fragments if fragment]
+        turns = _joined_turns(fragments)
         if self._mark:
             self._mark_turns(turns)
         if request.tail and request.tail.strip():
             tail = encode({"type": "text", "text": request.tail})
-            if turns and not turns[-1][0]:
-                turns[-1][1].append(tail)
+            if turns and turns[-1].startswith(_USER_HEAD):
+                turns[-1] = turns[-1][: -len(_END)] + b"," + tail + _END
             else:
-                turns.append((False, [tail], Message(Role.USER, ())))
-        heads = {False: b'{"role":"user","content":[', True: b'{"role":"assistant","content":['}
-        return [heads[speaks] + b",".join(blocks) + b"]}" for speaks, blocks, _ in turns]
+                turns.append(_USER_HEAD + tail + _END)
+        return turns
 
-    def _mark_turns(self, turns: Sequence[tuple[bool, list[bytes], Message]]) -> None:
+    def _mark_turns(self, turns: list[bytes]) -> None:
         """Mark the ends of the last two user turns for the prompt cache.
 
-        The last one writes the cache; the one before it is where the request before this one wrote, which the
-        provider's own search, twenty blocks back, may not reach. What is encoded stays as it is: the mark is added to
-        a copy.
+        The last one writes the cache; the one before it is where the previous request wrote, which the provider's own
+        search, twenty blocks back, may not reach. What is encoded stays as it is: the mark is put into a copy.
         """
-        marked = 0
-        for is_assistant, blocks, message in reversed(turns):
-            if not is_assistant and isinstance(message.parts[-1], _MARKABLE):
-                blocks[-1] = blocks[-1][:-1] + self._mark + b"}"
-                marked += 1
-                if marked == 2:
-                    return
+        last = len(turns) - 1
+        if last >= 0 and not turns[last].startswith(_USER_HEAD):
+            last -= 1
+        # The roles alternate, so the one before stands two places earlier. Every block of a user can be marked.
+        for place in (last, last - 2):
+            if place >= 0:
+                turns[place] = turns[place][: -len(_BLOCK_END)] + self._mark + _BLOCK_END
 
-    def _encoded(self, message: Message, has_reasoning: bool) -> bytes:
-        """The blocks of a message, without what is empty; b"" if nothing is left."""
+    def _encoded(self, message: Message, key: str, has_reasoning: bool) -> bytes:
+        """A message as it stands in a body, without what is empty; b"" if nothing is left."""
         if message.role is Role.ASSISTANT:
             is_own = has_reasoning and message.origin == self._info.origin
-            return b",".join(_assistant_blocks(message.parts, is_own))
-        if message.role is Role.TOOL:
+            blocks = _assistant_blocks(message.parts, is_own)
+        elif message.role is Role.TOOL:
             result = message.tool_result
             if result is None:
                 raise InputError("a tool message without a result cannot be sent: it must hold one ToolResultPart")
-            return _result_block(result)
-        return b",".join(encode(block) for block in _content_blocks(message.parts))
+            blocks = [_result_block(result)]
+        else:
+            blocks = [encode(block) for block in _content_blocks(message.parts)]
+        head = _ASSISTANT_HEAD if message.role is Role.ASSISTANT else _USER_HEAD
+        fragment = message.memo[key] = head + b",".join(blocks) + _END if blocks else b""
+        return fragment
 
 
-_MARKABLE = (TextPart, ImagePart, FilePart, AudioPart, ToolResultPart)
+def _joined_turns(fragments: list[bytes]) -> list[bytes]:
+    """The messages with neighbours of one role as one; long conversations are looked at by their roles alone."""
+    roles = bytes([fragment[_ROLE_AT] for fragment in fragments])
+    turns: list[bytes] = []
+    done = 0
+    for run in _SAME_ROLE.finditer(roles):
+        start, end = run.span()
+        turns += fragments[done:start]
+        head = _USER_HEAD if roles[start] == _USER_HEAD[_ROLE_AT] else _ASSISTANT_HEAD
+        turns.append(head + b",".join([one[len(head) : -len(_END)] for one in fragments[start:end]]) + _END)
+        done = end
+    turns += fragments[done:]
+    return turns
 
 
 def _assistant_blocks(parts: Iterable[Part], is_own: bool) -> list[bytes]:
@@ -272,9 +282,3 @@ def _strict_schema(output: OutputSchema) -> dict[str, Any] | None:
         output.memo["anthropic"] = to_strict_subset(output.schema)
     schema: dict[str, Any] | None = output.memo["anthropic"]
     return schema
-
-
-def thinking_block(raw: str) -> dict[str, Any]:
-    """Return a stored block of thinking as the wire has it."""
-    block: dict[str, Any] = json.loads(raw)
-    return block

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-import urllib.request
 from collections.abc import Mapping
 from functools import cache
 from types import SimpleNamespace
@@ -17,9 +15,6 @@ from power_loop.runtime.llm.failures import ProviderFault
 
 # Longer than the pauses within a turn, shorter than the idle limit of common proxies (60 s).
 _KEEP_ALIVE_S = 30.0
-# After a pause of this length the loop is let read what the kernel of the system holds before a connection is taken
-# again.
-_STALE_AFTER_S = 0.5
 _READ_BUFFER_BYTES = 256 * 1024
 
 
@@ -37,6 +32,9 @@ class LeanCarrier:
 def _library() -> SimpleNamespace:
     """The parts of aiohttp that are used, imported with the first connection."""
     try:
+        # Loaded by aiohttp anyway; alone it would be a tenth of our own start.
+        from urllib import request as urllib_request
+
         import aiohttp
         import yarl
         from multidict import CIMultiDict
@@ -60,7 +58,7 @@ def _library() -> SimpleNamespace:
         async def write_with_length(self, writer: Any, content_length: int | None) -> None:
             await writer.write(self._value if content_length is None else self._value[:content_length])
 
-    return SimpleNamespace(aiohttp=aiohttp, url=yarl.URL, headers=CIMultiDict, body=Body)
+    return SimpleNamespace(aiohttp=aiohttp, url=yarl.URL, headers=CIMultiDict, body=Body, proxies=urllib_request)
 
 
 class _LeanConnections:
@@ -81,7 +79,7 @@ class _LeanConnections:
                 "Accept-Encoding": "identity",
             }
         )
-        self._proxy = _proxy_of(endpoint.url)
+        self._proxy = _proxy_of(endpoint.url, library.proxies)
         # The caller keeps the time of the whole exchange.
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=endpoint.connect_timeout_s, sock_read=endpoint.idle_timeout_s
@@ -95,16 +93,12 @@ class _LeanConnections:
             read_bufsize=_READ_BUFFER_BYTES,
             timeout=self._timeout,
         )
-        self._used_at_s = time.monotonic()
 
     async def post(self, body: bytes) -> Exchange:
-        now_s = time.monotonic()
-        if now_s - self._used_at_s > _STALE_AFTER_S:
-            # An end that a server sent meanwhile waits unread in the socket. Two rounds of the loop read it, so that
-            # the dead connection is not taken for this request.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-        self._used_at_s = now_s
+        # An end that a server has sent may wait unread in the socket. Two rounds of the loop read it, so that a dead
+        # connection is not taken for this request; they cost a tenth of a call that takes 0.2 ms.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         try:
             response = await self._session.post(
                 self._url,
@@ -180,10 +174,10 @@ class _LeanExchange:
         self._response.close()
 
 
-def _proxy_of(url: str) -> str | None:
+def _proxy_of(url: str, library: Any) -> str | None:
     """The proxy that the environment names for an address."""
     parts = urlsplit(url)
-    proxies = urllib.request.getproxies()
-    if not proxies or urllib.request.proxy_bypass(parts.netloc):
+    proxies: dict[str, str] = library.getproxies()
+    if not proxies or library.proxy_bypass(parts.netloc):
         return None
     return proxies.get(parts.scheme) or proxies.get("all")

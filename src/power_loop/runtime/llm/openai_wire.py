@@ -20,7 +20,7 @@ from power_loop.contracts.messages import (
     ToolCallPart,
 )
 from power_loop.runtime.llm.attachments import openai_part
-from power_loop.runtime.llm.config import LLMProviderConfig
+from power_loop.runtime.llm.config import LLMProviderConfig, SendBack
 from power_loop.runtime.llm.encoding import encode, object_text, portable_name
 
 # A tool message and the content parts that have to stand behind its group: tool messages carry text only.
@@ -39,17 +39,21 @@ class OpenAIWire:
         self._is_reasoning = facts.is_reasoning
         self._cap_field = "max_completion_tokens" if facts.is_reasoning or config.is_first_party else "max_tokens"
         self._tail_role = config.tail_role or ("system" if config.is_first_party else "user")
-        self._memo_key = f"openai:{config.model}:{config.send_back}"
+        self._send_backs: dict[bool, SendBack] = {True: config.send_back, False: "never"}
         self._system: tuple[str | None, bytes] = (None, b"")
 
     def body(self, request: LLMRequest, *, has_usage_option: bool = True, has_reasoning: bool = True) -> bytes:
-        """Return the body of a request; `has_usage_option` says whether the endpoint takes `stream_options`."""
+        """Return the body of a request.
+
+        `has_usage_option` says whether the endpoint takes `stream_options`, `has_reasoning` whether it takes its own
+        reasoning back.
+        """
         head = encode(self._options(request, has_usage_option))[:-1]
         pieces = [head]
         if request.tools and self._config.has_tools:
             pieces.append(b',"tools":[' + b",".join([_tool_fragment(tool) for tool in request.tools]) + b"]")
         pieces.append(b',"messages":[')
-        pieces.append(b",".join(self._messages(request)))
+        pieces.append(b",".join(self._messages(request, self._send_backs[has_reasoning])))
         pieces.append(b"]}")
         return b"".join(pieces)
 
@@ -91,14 +95,14 @@ class OpenAIWire:
 
     # --- messages ---
 
-    def _messages(self, request: LLMRequest) -> list[bytes]:
-        key = self._memo_key
+    def _messages(self, request: LLMRequest, send_back: SendBack) -> list[bytes]:
+        key = f"openai:{self._config.model}:{send_back}"
         messages = request.messages
         fragments: list[Any] = [message.memo.get(key) for message in messages]
         kinds = set(map(type, fragments))
         if kinds != _ALL_ENCODED and kinds:
             fragments = [
-                self._encoded(message) if fragment is None else fragment
+                self._encoded(message, key, send_back) if fragment is None else fragment
                 for message, fragment in zip(messages, fragments, strict=True)
             ]
             fragments = _with_media_behind_groups(messages, fragments)
@@ -113,17 +117,17 @@ class OpenAIWire:
             self._system = (system, encode({"role": "system", "content": system}))
         return self._system[1]
 
-    def _encoded(self, message: Message) -> bytes | _WithMedia:
+    def _encoded(self, message: Message, key: str, send_back: SendBack) -> bytes | _WithMedia:
         if message.role is Role.USER:
             fragment: bytes | _WithMedia = _user_fragment(message)
         elif message.role is Role.ASSISTANT:
-            fragment = self._assistant_fragment(message)
+            fragment = self._assistant_fragment(message, send_back)
         else:
             fragment = _tool_message_fragment(message)
-        message.memo[self._memo_key] = fragment
+        message.memo[key] = fragment
         return fragment
 
-    def _assistant_fragment(self, message: Message) -> bytes:
+    def _assistant_fragment(self, message: Message, send_back: SendBack) -> bytes:
         texts, calls, reasoning = [], [], []
         for part in message.parts:
             if isinstance(part, (TextPart, RefusalPart)):
@@ -135,11 +139,11 @@ class OpenAIWire:
                 reasoning.append(part)
         text = "".join(texts)
         fields: dict[str, Any] = {"role": "assistant", "content": text}
-        if reasoning and self._config.send_back == "field":
+        if reasoning and send_back == "field":
             for part in reasoning:
                 assert part.field is not None
                 fields[part.field] = fields.get(part.field, "") + part.text
-        elif reasoning and self._config.send_back == "tags":
+        elif reasoning and send_back == "tags":
             thought = "".join(part.text for part in reasoning)
             fields["content"] = text = f"<think>\n{thought}\n</think>\n\n{text}"
         if calls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from functools import cache
@@ -57,6 +58,12 @@ def _library(provider: str) -> ModuleType:
         ) from exc
 
 
+def _http_library(library: ModuleType) -> ModuleType:
+    """The HTTP library that an SDK stands on: it is not the same for all versions, and never imported by us."""
+    client = next(one for one in library.DefaultAsyncHttpxClient.__mro__ if one.__name__ == "AsyncClient")
+    return sys.modules[client.__module__.partition(".")[0]]
+
+
 @cache
 def _client_class(provider: str) -> tuple[type[Any], bool]:
     """The client's class, and whether its `post` takes a prebuilt body."""
@@ -86,6 +93,7 @@ class _SdkConnections:
         client_class, self._takes_content = _client_class(endpoint.provider)
         self._endpoint = endpoint
         self._library = library
+        self._http = _http_library(library)
         timeout = library.Timeout(
             endpoint.idle_timeout_s,
             connect=endpoint.connect_timeout_s,
@@ -131,15 +139,15 @@ class _SdkConnections:
         return _SdkExchange(self, answer.http_response)
 
     def fault_of(self, exc: Exception) -> ProviderFault:
-        """What an exception of the SDK, or of the HTTP library under it, means to a model call."""
-        library = self._library
-        cause = exc.__cause__ or exc
-        names = {kind.__name__ for kind in type(cause).__mro__}
-        if isinstance(exc, library.APITimeoutError) or "TimeoutException" in names:
-            if "ConnectTimeout" in names or "PoolTimeout" in names:
-                return ProviderFault.timed_out(f"no connection within {self._endpoint.connect_timeout_s:g} s")
+        """What an exception of the SDK, or of the HTTP library under it, means; others are raised as they are."""
+        library, http = self._library, self._http
+        # The SDK wraps what the library raised; while an answer streams, the library's own exceptions come through.
+        cause = exc.__cause__ if isinstance(exc, library.APIConnectionError) and exc.__cause__ else exc
+        if isinstance(cause, (http.ConnectTimeout, http.PoolTimeout)):
+            return ProviderFault.timed_out(f"no connection within {self._endpoint.connect_timeout_s:g} s")
+        if isinstance(cause, http.TimeoutException) or isinstance(exc, library.APITimeoutError):
             return ProviderFault.timed_out(f"silent for {self._endpoint.idle_timeout_s:g} s")
-        if isinstance(exc, library.APIConnectionError) or "TransportError" in names or isinstance(exc, OSError):
+        if isinstance(exc, library.APIConnectionError) or isinstance(cause, (http.TransportError, OSError)):
             return ProviderFault.cut(f"the connection failed: {str(cause) or type(cause).__name__}")
         raise exc
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from power_loop.contracts.errors import LLMError, LLMInvalidRequestError, MissingExtraError
 from power_loop.contracts.llm import Emit, LLMRequest, LLMResponse, ModelInfo
-from power_loop.contracts.messages import Origin
+from power_loop.contracts.messages import OpaquePart, Origin, ReasoningPart
 from power_loop.runtime.llm.anthropic import AnthropicReader
 from power_loop.runtime.llm.anthropic_wire import AnthropicWire
 from power_loop.runtime.llm.carrier import Carrier, Endpoint, Exchange
@@ -66,7 +66,9 @@ class ProviderLLMService:
         self._wire: _Wire = OpenAIWire(config) if config.provider == "openai" else AnthropicWire(config)
         self._reader = OpenAIReader if config.provider == "openai" else AnthropicReader
         self._lease: Lease | None = None
+        # What this endpoint was found to refuse is not sent to it again.
         self._has_usage_option = True
+        self._has_reasoning = True
 
     def __repr__(self) -> str:
         return f"<{self._config.provider} model {self._config.model!r} at {self._config.base_url}>"
@@ -87,15 +89,19 @@ class ProviderLLMService:
         Two refusals of an endpoint are answered at once, because the same request would fail for ever: one that does
         not know the option that asks for usage, and one that does not take its own reasoning back.
         """
+        has_reasoning = self._has_reasoning
         try:
-            return await self._attempt(request, emit, has_reasoning=True)
+            return await self._attempt(request, emit, has_reasoning)
         except LLMInvalidRequestError as exc:
             if self._has_usage_option and _USAGE_OPTION.search(exc.message):
                 self._has_usage_option = False
-                return await self._attempt(request, emit, has_reasoning=True)
-            if _REASONING.search(exc.message) and self._sends_reasoning(request):
-                return await self._attempt(request, emit, has_reasoning=False)
-            raise
+            elif has_reasoning and _REASONING.search(exc.message) and self._sends_reasoning(request):
+                has_reasoning = False
+                # A field that is not known stays unknown; a block of thinking is refused for what stands in it.
+                self._has_reasoning = self._config.provider == "anthropic"
+            else:
+                raise
+        return await self._attempt(request, emit, has_reasoning)
 
     async def aclose(self) -> None:
         """Give up the connections; those that no other service uses are closed."""
@@ -104,7 +110,7 @@ class ProviderLLMService:
 
     # --- one attempt ---
 
-    async def _attempt(self, request: LLMRequest, emit: Emit, *, has_reasoning: bool) -> LLMResponse:
+    async def _attempt(self, request: LLMRequest, emit: Emit, has_reasoning: bool) -> LLMResponse:
         body = self._wire.body(request, has_usage_option=self._has_usage_option, has_reasoning=has_reasoning)
         if self._lease is None:
             self._lease = Lease(self, carrier_of(self._config), endpoint_of(self._config))
@@ -169,9 +175,9 @@ class ProviderLLMService:
                     continue
                 for name, data in parser.feed(chunk):
                     reader.read(name, data)
-                if reader.is_done:
-                    await _reach_end(exchange)
-                    return
+                    if reader.is_done:
+                        await _reach_end(exchange)
+                        return
         except ProviderFault:
             # A connection that breaks behind the end of the reply takes nothing away from it.
             if not reader.is_finished:
@@ -186,7 +192,11 @@ class ProviderLLMService:
                 reader.read(name, data)
 
     def _sends_reasoning(self, request: LLMRequest) -> bool:
-        return any(message.origin == self._origin for message in request.messages)
+        return any(
+            message.origin == self._origin
+            and any(isinstance(part, (ReasoningPart, OpaquePart)) for part in message.parts)
+            for message in request.messages
+        )
 
 
 def create_llm_service_from_config(config: LLMProviderConfig) -> ProviderLLMService:

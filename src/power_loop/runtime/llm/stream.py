@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from power_loop.contracts.errors import LLMProtocolError
 from power_loop.contracts.llm import DeltaKind, Emit, LLMDelta, LLMResponse, StopReason, Usage
 from power_loop.contracts.messages import (
     Message,
@@ -22,6 +21,7 @@ from power_loop.contracts.messages import (
     ToolCallPart,
     clean_text,
 )
+from power_loop.runtime.llm.failures import ProviderFault
 
 # More parts than any reply has; beyond it the endpoint is broken or hostile.
 _MAX_PARTS = 4_096
@@ -161,7 +161,7 @@ class Assembly:
 
     def _add(self, part: Growing) -> None:
         if len(self._parts) >= _MAX_PARTS:
-            raise LLMProtocolError(f"the reply has more than {_MAX_PARTS} parts: the endpoint is not a model's")
+            raise ProviderFault.broken(f"the reply has more than {_MAX_PARTS} parts")
         self._parts.append(part)
 
     def _usable_id(self, given: str | None) -> str:
