@@ -118,54 +118,70 @@ def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float) 
 async def _generate(
     turn: Turn, request: LLMRequest, concludes: SendStatus | None
 ) -> tuple[LLMRequest, LLMResponse, int]:
-    kit, llm = turn.kit, turn.kit.llm
+    """Return the first reply that an attempt brings, with its request and the count of attempts."""
+    kit, info = turn.kit, turn.kit.llm.info
     began_s = kit.clock.monotonic_s()
     attempt = overflows = 0
     while True:
         attempt += 1
-        turn.announce(LLMCallStarted(llm.info.model, attempt, len(request.messages)))
+        turn.announce(LLMCallStarted(info.model, attempt, len(request.messages)))
         ear = _Ear(turn)
-        try:
-            return request, await turn.scope.interruptible(llm.generate(request, ear.hear)), attempt
-        except TurnStopped:
-            raise
-        except LLMError as error:
-            failure = error
-        except Exception as error:  # a user's own model may raise anything
-            failure = LLMError(f"the model service raised {type(error).__name__}: {error}", model=llm.info.model)
-            failure.__cause__ = error
-        finally:
-            ear.close()
-        shrinks = isinstance(failure, LLMContextOverflowError) and overflows < MAX_OVERFLOWS
-        delay_s = (
-            0.0
-            if shrinks
-            else retry_delay_s(
-                failure,
-                kit.retry,
-                attempt=attempt,
-                elapsed_s=kit.clock.monotonic_s() - began_s,
-                random=kit.random,
-            )
-        )
-        turn.announce(LLMCallFailed(llm.info.model, attempt, failure.code, failure.message, delay_s))
-        if delay_s is None:
-            raise failure
+        given = await _attempt(turn, request, ear)
+        if isinstance(given, LLMResponse):
+            return request, given, attempt
+        shrinks = isinstance(given, LLMContextOverflowError) and overflows < MAX_OVERFLOWS
+        elapsed_s = kit.clock.monotonic_s() - began_s
+        delay_s = 0.0
+        if not shrinks:
+            wait_s = retry_delay_s(given, kit.retry, attempt=attempt, elapsed_s=elapsed_s, random=kit.random)
+            if wait_s is None:
+                turn.announce(LLMCallFailed(info.model, attempt, given.code, given.message, None))
+                raise given
+            delay_s = wait_s
+        turn.announce(LLMCallFailed(info.model, attempt, given.code, given.message, delay_s))
         if ear.has_heard:
             turn.announce(StreamReset(attempt))
         if shrinks:
             overflows += 1
-            request, given = await _before(turn, concludes, budget_share=OVERFLOW_SHRINK**overflows)
-            if given is not None:
-                return request, given, attempt
+            smaller, response = await _shrunk(turn, request, concludes)
+            if response is not None:
+                return smaller, response, attempt
+            if len(smaller.messages) == len(request.messages):
+                raise given  # what is left cannot be made smaller
+            request = smaller
         elif delay_s:
             await turn.scope.interruptible(kit.clock.sleep(delay_s))
+
+
+async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | LLMError:
+    llm = turn.kit.llm
+    try:
+        return await turn.scope.interruptible(llm.generate(request, ear.hear))
+    except TurnStopped:
+        raise
+    except LLMError as error:
+        return error
+    except Exception as error:  # a user's own model may raise anything
+        failure = LLMError(f"the model service raised {type(error).__name__}: {error}", model=llm.info.model)
+        failure.__cause__ = error
+        return failure
+    finally:
+        ear.close()
+
+
+async def _shrunk(
+    turn: Turn, request: LLMRequest, concludes: SendStatus | None
+) -> tuple[LLMRequest, LLMResponse | None]:
+    """Return a request with less of the log, after the provider refused this one as too long."""
+    # The provider's window may be far smaller than what was configured, so the measure is what it refused.
+    refused_share = min(estimate_request(request) / turn.kit.llm.info.context_window_tokens, 1.0)
+    return await _before(turn, concludes, budget_share=OVERFLOW_SHRINK * refused_share)
 
 
 class _Ear:
     """Hears the pieces of one attempt and hands them to subscribers."""
 
-    __slots__ = ("_bus", "_place", "_turn", "has_heard")
+    __slots__ = ("_turn", "has_heard")
 
     def __init__(self, turn: Turn) -> None:
         self._turn: Turn | None = turn
