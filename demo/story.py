@@ -58,6 +58,7 @@ class Story:
     def _kill(self, session_id: str) -> str:
         screen = self.screen
         screen.heading(2, "kill -9 in the middle of a tool call")
+        assert tools.pay.handler is not None
         screen.code(source_of(tools.pay.handler))
         screen.note(
             'ring_bell is the same with effect="once": a bank knows idempotency keys, a door bell knows nothing.'

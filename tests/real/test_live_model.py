@@ -14,6 +14,7 @@ from power_loop import (
     OutputError,
     SendStatus,
     StatefulAgentLoop,
+    StatefulResult,
     TextDelta,
     ToolRegistry,
     tool,
@@ -96,16 +97,19 @@ async def test_structured_output_is_valid_or_a_coded_error(endpoint: Endpoint, i
     async with StatefulAgentLoop(llm=service, dsn=str(tmp_path / "app.db")) as loop:
         sid = await loop.new_session()
         failure: OutputError | None = None
-        output: dict[str, object] = {}
+        result: StatefulResult | None = None
         try:
-            output = (await loop.send("Three people travel to Rome.", session_id=sid, output_schema=SCHEMA)).output
+            result = await loop.send("Three people travel to Rome.", session_id=sid, output_schema=SCHEMA)
         except OutputError as error:
             failure = error
-        if failure is None:
-            assert isinstance(output["city"], str)
-            assert isinstance(output["people"], int)
-            assert output.keys() == {"city", "people"}
+        if result is not None and result.is_completed:
+            assert isinstance(result.output["city"], str)
+            assert isinstance(result.output["people"], int)
+            assert result.output.keys() == {"city", "people"}
+        elif result is not None:
+            assert (result.status, result.output) == (SendStatus.TRUNCATED, None)
         else:
+            assert failure is not None
             assert failure.code == "output.invalid"
             assert failure.raw_text == (await loop.get_messages(sid))[-1].message.text
             assert failure.problems
