@@ -1,0 +1,148 @@
+"""Is SQLite behind the database port: what event loops call, and what a fork and the end of the process do."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from power_loop.contracts.errors import StoreError
+from power_loop.runtime.store.sql.database import Body
+from power_loop.runtime.store.sql.dialect import Dialect, SqliteDialect
+from power_loop.runtime.store.sql.sqlite_connection import SqliteFile
+from power_loop.runtime.store.sql.sqlite_threads import Job, SqliteThreads
+
+T = TypeVar("T")
+
+# How long the end of the process waits for the last transactions, in seconds.
+_EXIT_WAIT_S = 10.0
+
+_DATABASES: weakref.WeakSet[SqliteDatabase] = weakref.WeakSet()
+# What a forked child got from its parent: closing it would touch the parent's file, so nothing ever lets go of it.
+_INHERITED: list[object] = []
+
+
+class SqliteDatabase:
+    """Is one open SQLite database. Any event loop of any thread may use it; a forked child gets threads of its own."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self.dialect: Dialect = SqliteDialect()
+        self.on_point: Callable[[str, str], None] | None = None
+        self._file = file
+        self._threads: SqliteThreads | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+        _DATABASES.add(self)
+
+    async def open(self, *, create: bool) -> bool:
+        """Connect; False if there is no file and `create` does not allow to make one."""
+        threads = self._running()
+        result: bool = await self._put(threads, Job(lambda: threads.open(create=create), loop=_loop()))
+        return result
+
+    async def write(self, move: str, body: Body[T]) -> T:
+        """Run a body that writes; it is durable when this returns, or has changed nothing when this raises.
+
+        It is carried to its end even if the caller is cancelled.
+        """
+        result: T = await self._put(self._threads or self._running(), Job(body, move=move, loop=_loop()))
+        return result
+
+    async def read(self, body: Body[T]) -> T:
+        """Run a body that reads, on one consistent snapshot."""
+        threads = self._threads or self._running()
+        if self._file.path is None:
+            return await self.write("read", body)
+        job = Job(body, move="read", loop=_loop())
+        threads.put_read(job)
+        assert job.future is not None
+        result: T = await job.future
+        return result
+
+    async def aclose(self) -> None:
+        """End what was begun, then let go of every connection and thread."""
+        self._is_closed = True
+        threads = self._threads
+        if threads is not None:
+            await self._put(threads, Job(threads.stop, loop=_loop()))
+
+    def close_soon(self) -> None:
+        """Do what `aclose` does without waiting for it."""
+        self._is_closed = True
+        if self._threads is not None:
+            self._threads.put(Job(self._threads.stop))
+
+    def post(self, act: Callable[[], None]) -> None:
+        """Call `act` on the writing thread if there is one. A finalizer may call this: it takes no lock."""
+        if self._threads is not None and not self._threads.is_over:
+            self._threads.put(Job(act))
+
+    def call_later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Call `act` on the writing thread in so many seconds; only that thread may set this."""
+        if self._threads is not None:
+            self._threads.set_timer(seconds, act)
+
+    @property
+    def is_stale(self) -> bool:
+        """True if another file, or none, stands where this database was opened."""
+        threads = self._threads
+        return threads is not None and threads.identity is not None and threads.identity != self._file.identity()
+
+    @staticmethod
+    async def _put(threads: SqliteThreads, job: Job) -> Any:
+        threads.put(job)
+        assert job.future is not None
+        return await job.future
+
+    def _running(self) -> SqliteThreads:
+        with self._lock:
+            if self._is_closed:
+                raise StoreError(f"database {self._file.name} was closed: open_store() opens it again")
+            if self._threads is None:
+                self._threads = SqliteThreads(self._file, self._tell)
+            return self._threads
+
+    def _tell(self, point: str, jobs: Sequence[Job]) -> None:
+        if self.on_point is not None:
+            for job in jobs:
+                if job.error is None and job.move is not None:
+                    self.on_point(point, job.move)
+
+    def forget_threads(self) -> None:
+        """Begin anew in a forked child, where the parent's threads do not run."""
+        self._lock = threading.Lock()
+        if self._threads is None:
+            return
+        _INHERITED.append(self._threads)
+        self._threads = None
+        if self._file.path is None:
+            self._is_closed = True
+
+    def end_with_process(self) -> None:
+        """Commit what waits and close, when the process ends."""
+        threads = self._threads
+        if threads is not None and threads.writer.is_alive():
+            self.close_soon()
+            threads.writer.join(_EXIT_WAIT_S)
+
+
+_loop = asyncio.get_running_loop
+
+
+def _forget_all_threads() -> None:
+    for database in list(_DATABASES):
+        database.forget_threads()
+
+
+def _end_all() -> None:
+    for database in list(_DATABASES):
+        database.end_with_process()
+
+
+atexit.register(_end_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all_threads)

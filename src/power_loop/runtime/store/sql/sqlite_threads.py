@@ -1,0 +1,378 @@
+"""Holds the threads of one SQLite database: one that writes and commits what waits together, a few that read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from power_loop.contracts.errors import StoreError, StoreFullError, TransactionError
+from power_loop.runtime.store.sql.database import Params, Row
+from power_loop.runtime.store.sql.sqlite_connection import SqliteFile, coded, failure_of
+
+#: Transactions that share one COMMIT at most, so that the first of them does not wait long for the last.
+MAX_BATCH = 256
+#: Threads that read, each with a connection of its own.
+READERS = 2
+
+# What the sqlite3 module raises for a statement, its parameters' conversion included.
+_DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)
+
+
+class Job:
+    """Is work for a thread, with the future of the event loop where its outcome is awaited, if anywhere.
+
+    `move` names a transaction; None is work between transactions.
+    """
+
+    __slots__ = ("act", "error", "future", "loop", "move", "value")
+
+    def __init__(
+        self, act: Callable[..., Any], *, move: str | None = None, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        self.act = act
+        self.move = move
+        self.loop = loop
+        self.future: asyncio.Future[Any] | None = None if loop is None else loop.create_future()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
+class SqliteTransaction:
+    """Runs statements at once, on the thread that owns the connection."""
+
+    __slots__ = ("_cursor", "_name")
+
+    def __init__(self, cursor: sqlite3.Cursor, name: str) -> None:
+        self._cursor = cursor
+        self._name = name
+
+    async def execute(self, sql: str, params: Params = ()) -> int:
+        """Run a statement and return how many rows it changed."""
+        try:
+            return self._cursor.execute(sql, params).rowcount
+        except _DRIVER_ERRORS as error:
+            raise coded(error, self._name) from error
+
+    async def execute_many(self, sql: str, rows: Sequence[Params]) -> int:
+        """Run a statement once for each of `rows` and return how many rows all of them changed."""
+        try:
+            return self._cursor.executemany(sql, rows).rowcount
+        except _DRIVER_ERRORS as error:
+            raise coded(error, self._name) from error
+
+    async def query(self, sql: str, params: Params = ()) -> list[Row]:
+        """Return the rows of a query."""
+        try:
+            return self._cursor.execute(sql, params).fetchall()
+        except _DRIVER_ERRORS as error:
+            raise coded(error, self._name) from error
+
+
+class SqliteThreads:
+    """Owns the connections. The threads live until `stop` runs as a job; nothing but the queues is shared with them."""
+
+    def __init__(self, file: SqliteFile, point: Callable[[str, Sequence[Job]], None]) -> None:
+        self.jobs: SimpleQueue[Job] = SimpleQueue()
+        self.reads: SimpleQueue[Job | None] = SimpleQueue()
+        self.is_over = False
+        self.identity: tuple[int, int] | None = None
+        self._file = file
+        self._point = point
+        self._connection: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None
+        self._has_log = False
+        self._timer: tuple[float, Callable[[], None]] | None = None
+        self._closing: list[Job] = []
+        self._readers: list[threading.Thread] = []
+        self._readers_lock = threading.Lock()
+        self.writer = threading.Thread(target=self._write_on, name="power-loop-store-writer", daemon=True)
+        self.writer.start()
+
+    # ---- from any thread ----
+
+    def put(self, job: Job) -> None:
+        """Give the writing thread something to do."""
+        self.jobs.put(job)
+        if self.is_over:
+            self._refuse_all()
+
+    def put_read(self, job: Job) -> None:
+        """Give the reading threads something to do."""
+        if not self._readers:
+            with self._readers_lock:
+                if not self._readers:
+                    self._readers = [
+                        threading.Thread(target=self._read_on, name=f"power-loop-store-reader-{number}", daemon=True)
+                        for number in range(READERS)
+                    ]
+                    for thread in self._readers:
+                        thread.start()
+        self.reads.put(job)
+        if self.is_over:
+            self._refuse_all()
+
+    # ---- as jobs, on the writing thread ----
+
+    def open(self, *, create: bool) -> bool:
+        """Connect; False if there is no file and none may be made."""
+        if self._cursor is None:
+            if not create and not self._file.exists():
+                return False
+            self._connect(create=create)
+        return True
+
+    def stop(self) -> None:
+        """End the threads, once what was given to them before is done."""
+        self.is_over = True
+
+    def set_timer(self, seconds: float, act: Callable[[], None]) -> None:
+        """Call `act` in so many seconds, in place of what was set before."""
+        self._timer = (time.monotonic() + seconds, act)
+
+    # ---- the writing thread ----
+
+    def _write_on(self) -> None:
+        while not self.is_over:
+            # What a job holds is let go of with this call's frame, before the next wait.
+            self._take_what_waits()
+        for _ in self._readers:
+            self.reads.put(None)
+        for thread in self._readers:
+            thread.join()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = self._cursor = None
+        self._refuse_all()
+        _release(self._closing)
+        self._closing = []
+
+    def _take_what_waits(self) -> None:
+        job: Job | None = self._next()
+        batch: list[Job] = []
+        while job is not None and job.move is not None:
+            batch.append(job)
+            has_more = len(batch) < MAX_BATCH and not self.jobs.empty()
+            job = self.jobs.get_nowait() if has_more else None
+        if batch:
+            self._commit(batch)
+            _release(batch)
+        if job is not None:
+            _act(job)
+            if self.is_over:
+                self._closing.append(job)
+            else:
+                _release([job])
+
+    def _next(self) -> Job:
+        while self._timer is not None:
+            due, act = self._timer
+            try:
+                return self.jobs.get(timeout=max(0.0, due - time.monotonic()))
+            except Empty:
+                self._timer = None
+                act()
+        return self.jobs.get()
+
+    def _commit(self, batch: list[Job]) -> None:
+        """Run transactions and commit them together; each has its outcome afterwards."""
+        try:
+            cursor = self._ready_cursor()
+            self._transact(cursor, batch)
+        except Exception as error:
+            # BEGIN or COMMIT failed, or the disk under a statement: nothing of the batch is in the database.
+            self._recover(error)
+            failure = failure_of(error)
+            if len(batch) > 1 and failure is not None and failure.kind is StoreFullError:
+                # One that is too large for the disk takes no others with it.
+                for job in batch:
+                    self._commit([job])
+                return
+            for job in batch:
+                job.value, job.error = None, _copy_of(error, self._file.name)
+            return
+        try:
+            self._point("commit.after", batch)
+        except Exception as error:
+            for job in batch:
+                job.error = job.error or coded(error, self._file.name)
+
+    def _transact(self, cursor: sqlite3.Cursor, batch: list[Job]) -> None:
+        tx = SqliteTransaction(cursor, self._file.name)
+        is_shared = len(batch) > 1
+        self._file.begin(cursor)
+        for job in batch:
+            if is_shared:
+                cursor.execute("SAVEPOINT job")
+            _run(job, tx)
+            if not cursor.connection.in_transaction:
+                # SQLite rolls the whole transaction back when it cannot go on; what stood before is gone as well.
+                raise _cause_of(job)
+            if is_shared:
+                if job.error is not None:
+                    cursor.execute("ROLLBACK TO job")
+                cursor.execute("RELEASE job")
+        if all(job.error is not None for job in batch):
+            cursor.execute("ROLLBACK")
+            return
+        self._point("commit.before", batch)
+        self._file.commit(cursor)
+
+    def _ready_cursor(self) -> sqlite3.Cursor:
+        if self._cursor is None:
+            self._connect(create=False)
+        cursor = self._cursor
+        assert cursor is not None
+        if not self._has_log:
+            self._file.use_write_ahead_log(cursor)
+            self._has_log = True
+        return cursor
+
+    def _connect(self, *, create: bool) -> None:
+        connection = self._file.connect(create=create)
+        self._connection, self._cursor = connection, connection.cursor()
+        self._has_log = False
+        self.identity = self._file.identity()
+
+    def _recover(self, error: Exception) -> None:
+        """Bring the connection back to where it can begin a transaction, or let go of it."""
+        connection = self._connection
+        if connection is None:
+            return
+        failure = failure_of(error)
+        is_fatal = failure is not None and failure.is_fatal
+        try:
+            if connection.in_transaction:
+                connection.rollback()
+        except sqlite3.Error:
+            is_fatal = True
+        # A database in memory is its connection.
+        if is_fatal and self._file.path is not None:
+            self._connection = self._cursor = None
+            connection.close()
+
+    def _refuse_all(self) -> None:
+        late: list[Job] = []
+        for queue in (self.jobs, self.reads):
+            while True:
+                try:
+                    job = queue.get_nowait()
+                except Empty:
+                    break
+                if job is not None:
+                    job.error = StoreError(f"database {self._file.name} was closed: open_store() opens it again")
+                    late.append(job)
+        _release(late)
+
+    # ---- the reading threads ----
+
+    def _read_on(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while True:
+            job = self.reads.get()
+            if job is None:
+                break
+            if job.future is None or not job.future.cancelled():
+                connection = self._read(job, connection)
+                _release([job])
+            del job
+        if connection is not None:
+            connection.close()
+
+    def _read(self, job: Job, connection: sqlite3.Connection | None) -> sqlite3.Connection | None:
+        """Run a body on one snapshot; return the connection for the next one."""
+        try:
+            if connection is None:
+                connection = self._file.connect(create=False, read_only=True)
+            cursor = connection.cursor()
+            cursor.execute("BEGIN")
+            _run(job, SqliteTransaction(cursor, self._file.name))
+            if connection.in_transaction:
+                cursor.execute("COMMIT")
+        except Exception as error:
+            job.error = _copy_of(error, self._file.name)
+        if job.error is None or connection is None:
+            return connection
+        if connection.in_transaction:
+            connection.rollback()
+        failure = failure_of(_cause_of(job))
+        if failure is not None and failure.is_fatal:
+            connection.close()
+            return None
+        return connection
+
+
+def _run(job: Job, tx: SqliteTransaction) -> None:
+    """Run a transaction's body to its end and keep its outcome."""
+    job.error = None
+    try:
+        job.value = _drive(job.act, tx)
+    except BaseException as error:
+        # Without this frame in its traceback the error does not hold the job, which holds the error.
+        job.error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+
+
+def _drive(body: Callable[..., Any], tx: SqliteTransaction) -> Any:
+    """Run a body to its end. Raises `store.transaction_misuse` if it awaits something other than `tx`."""
+    coroutine = body(tx)
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    raise TransactionError(
+        f"a transaction awaited {awaited!r}: its body may await nothing but its tx, so that it never holds the"
+        " database while it waits; do the rest before or after it"
+    )
+
+
+def _act(job: Job) -> None:
+    try:
+        job.value = job.act()
+    except BaseException as error:
+        job.error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+
+
+def _cause_of(job: Job) -> Exception:
+    """Return the driver's error behind a job's."""
+    cause = job.error if job.error is None else job.error.__cause__ or job.error
+    if isinstance(cause, Exception):
+        return cause
+    return TransactionError("a transaction was rolled back inside of its body")
+
+
+def _copy_of(error: Exception, name: str) -> StoreError:
+    """Return an error of its own for one of several that wait: a raised one carries its raiser's traceback."""
+    if not isinstance(error, StoreError):
+        return coded(error, name)
+    copy = type(error)(error.message)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def _release(jobs: list[Job]) -> None:
+    """Wake those who wait for jobs: one wake-up for each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in jobs:
+        if job.loop is not None:
+            by_loop.setdefault(job.loop, []).append(job)
+    for loop, done in by_loop.items():
+        # A closed event loop raises: nobody waits there any more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, done)
+
+
+def _settle(jobs: list[Job]) -> None:
+    """Hand out outcomes; who was cancelled is left alone."""
+    for job in jobs:
+        future = job.future
+        if future is not None and not future.done():
+            if job.error is not None:
+                future.set_exception(job.error)
+            else:
+                future.set_result(job.value)
