@@ -11,7 +11,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 from power_loop.contracts.errors import ToolDefinitionError
 from power_loop.contracts.states import Effect
 from power_loop.contracts.tools import DEFAULT_RESULT_CHARS, DEFAULT_TIMEOUT_S, ToolProbe
-from power_loop.tools.definition_checks import context_parameter, definition_error, examine
+from power_loop.tools.context_hint import context_parameter
+from power_loop.tools.definition_checks import definition_error, examine
 from power_loop.tools.docstring import Docstring, read_docstring
 from power_loop.tools.function_tool import FunctionTool
 from power_loop.tools.prepared import prepare

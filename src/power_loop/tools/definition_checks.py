@@ -6,7 +6,6 @@ import functools
 import inspect
 import json
 import re
-import typing
 from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 from power_loop.contracts.errors import ToolDefinitionError
 from power_loop.contracts.json_schema import SchemaError, Validator, compile_schema
 from power_loop.contracts.states import Effect
-from power_loop.contracts.tools import ToolContext, ToolDefinition
+from power_loop.contracts.tools import ToolDefinition
+from power_loop.tools.context_hint import context_parameter
 
 # What both wire formats take; the stricter of the two decides.
 MAX_NAME_CHARS = 64
@@ -50,27 +50,6 @@ def examine(definition: ToolDefinition) -> tuple[list[str], Validator | None]:
     return problems, validator
 
 
-def context_parameter(handler: Callable[..., Any], takes_context: str | None) -> str | None:
-    """Return the parameter that receives the context: the named one, else the first that is annotated `ToolContext`."""
-    if takes_context is not None:
-        return takes_context
-    parameters = inspect.signature(handler).parameters.values()
-    return next((parameter.name for parameter in parameters if is_context_hint(parameter.annotation)), None)
-
-
-def is_context_hint(hint: Any, names: Mapping[str, Any] | None = None) -> bool:
-    """Tell whether a type hint, written out or as text, means the context of the call.
-
-    In a text the name alone will do, because it is often imported for type checkers only, unless `names` says that it
-    means something else.
-    """
-    if isinstance(hint, str):
-        words = hint.replace(" ", "").removesuffix("|None").removeprefix("Optional[").removesuffix("]")
-        is_named_so = words.rpartition(".")[2] == ToolContext.__name__
-        return is_named_so and (names or {}).get(words, ToolContext) is ToolContext
-    return hint is ToolContext or (type(None) in typing.get_args(hint) and ToolContext in typing.get_args(hint))
-
-
 def accepted_names(handler: Callable[..., Any]) -> frozenset[str] | None:
     """Return the names that a handler can be given, or None where it takes any."""
     parameters = inspect.signature(handler).parameters.values()
@@ -81,7 +60,7 @@ def accepted_names(handler: Callable[..., Any]) -> frozenset[str] | None:
 
 def _name_problems(name: Any) -> list[str]:
     if not isinstance(name, str):
-        return [f"its name {name!r} is a {type(name).__name__}, not a text"]
+        return [f"its name {name!r} is of the type {type(name).__name__!r}, not text"]
     if _NAME.fullmatch(name) is not None:
         return []
     refused = ", ".join(map(repr, sorted(set(_NOT_IN_NAMES.findall(name)))))
@@ -139,7 +118,7 @@ def _takes_one(probe: Any) -> bool:
 
 def _schema_problems(schema: Any) -> tuple[list[str], Validator | None]:
     if not isinstance(schema, Mapping):
-        return [f"its input_schema is a {type(schema).__name__}, not a JSON Schema object"], None
+        return [f"its input_schema is of the type {type(schema).__name__!r}, not a JSON Schema object"], None
     problems: list[str] = []
     if schema.get("type") != "object":
         problems.append(

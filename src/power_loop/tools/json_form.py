@@ -43,8 +43,8 @@ class NoJsonForm(Exception):  # noqa: N818 - a signal
 def json_form(value: Any) -> Any:
     """Return a value as plain JSON. Raises `NoJsonForm` for what has no such form, is too large or contains itself.
 
-    Dataclasses and named tuples are objects, enums their values, dates ISO text, sets sorted arrays, bytes the UTF-8 text that they
-    hold, NaN and infinities their names; keys that are not text become their JSON text.
+    Dataclasses and named tuples are objects, enums their values, dates ISO text, sets sorted arrays, bytes the UTF-8
+    text that they hold, NaN and infinities their names; keys that are not text become their JSON text.
     """
     return _Reader().plain(value, ())
 

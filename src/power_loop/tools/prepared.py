@@ -14,7 +14,8 @@ from power_loop.contracts.json_schema.problems import MAX_SHOWN_CHARS, path_text
 from power_loop.contracts.llm import ToolSpec
 from power_loop.contracts.messages import clean_text
 from power_loop.contracts.tools import ToolContext, ToolDefinition
-from power_loop.tools.definition_checks import accepted_names, context_parameter, definition_error, examine
+from power_loop.tools.context_hint import context_parameter
+from power_loop.tools.definition_checks import accepted_names, definition_error, examine
 from power_loop.tools.function_tool import FunctionTool
 from power_loop.tools.shape import Convert, Unconvertible
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from power_loop.contracts.tools import ToolContext
-from power_loop.tools.definition_checks import is_context_hint
+from power_loop.tools.context_hint import is_context_hint, names_around
 from power_loop.tools.hints import HintReader, described
 from power_loop.tools.shape import Convert, HintRefused, Shape
 
@@ -34,7 +33,7 @@ def read_signature(handler: Callable[..., Any], documented: Mapping[str, str], *
 
     What a `functools.partial` has bound is not offered to the model.
     """
-    names = _names_around(handler)
+    names = names_around(handler)
     reader = HintReader({ToolContext.__name__: ToolContext, **names})
     bound = _bound_names(handler)
     parameters = list(inspect.signature(handler).parameters.values())[1 if is_method else 0 :]
@@ -69,25 +68,6 @@ def read_signature(handler: Callable[..., Any], documented: Mapping[str, str], *
     whole["additionalProperties"] = False
     schema = whole if problems else reader.finish(whole)
     return Signature(schema, converts, contexts[0] if contexts else None, tuple(problems))
-
-
-def _names_around(handler: Callable[..., Any]) -> dict[str, Any]:
-    """Return what names in a handler's hints may mean: its module's, and those it uses of the functions around it."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    function = inspect.unwrap(handler)
-    if not inspect.isroutine(function):
-        # An object that can be called: its class tells where its hints stand.
-        function = type(function).__call__
-    function = getattr(function, "__func__", function)
-    if not inspect.isfunction(function):
-        return {}
-    names = dict(function.__globals__)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        # A name that is only set further down has no contents yet.
-        with contextlib.suppress(ValueError):
-            names[name] = cell.cell_contents
-    return names
 
 
 def _read_parameter(parameter: inspect.Parameter, reader: HintReader) -> Shape:
