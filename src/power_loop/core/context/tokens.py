@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 
 from power_loop.contracts.llm import LLMRequest, ToolSpec
 from power_loop.contracts.messages import (
-    AudioPart,
     FilePart,
     ImagePart,
     Message,
     OpaquePart,
     Part,
     ReasoningPart,
+    RefusalPart,
+    TextPart,
     ToolCallPart,
     ToolResultPart,
 )
@@ -82,28 +82,17 @@ def estimate_request(request: LLMRequest) -> int:
 
 
 def _estimate_part(part: Part) -> int:
+    if isinstance(part, (TextPart, RefusalPart)):
+        return estimate_text(part.text)
+    if isinstance(part, ToolResultPart):
+        return _CALL_TOKENS + sum(map(_estimate_part, part.content))
     if isinstance(part, ToolCallPart):
         return _CALL_TOKENS + estimate_text(part.name) + estimate_text(part.arguments)
-    if isinstance(part, ToolResultPart):
-        return _CALL_TOKENS + _estimate_content(part.content)
     if isinstance(part, ReasoningPart):
         # Its block holds the text and a signature; sealed reasoning has no text.
         return estimate_text(part.text if part.raw is None else part.raw)
     if isinstance(part, OpaquePart):
         return estimate_text(part.raw)
-    return _estimate_content((part,))
-
-
-def _estimate_content(parts: Iterable[object]) -> int:
-    return sum(_estimate_content_part(part) for part in parts)
-
-
-def _estimate_content_part(part: object) -> int:
     if isinstance(part, ImagePart):
         return _IMAGE_TOKENS
-    if isinstance(part, FilePart):
-        return _FILE_TOKENS
-    if isinstance(part, AudioPart):
-        return _AUDIO_TOKENS
-    text = getattr(part, "text", "")
-    return estimate_text(text)
+    return _FILE_TOKENS if isinstance(part, FilePart) else _AUDIO_TOKENS

@@ -8,7 +8,17 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from power_loop.contracts.messages import Message, Part, Role, ToolResultPart
+from power_loop.contracts.messages import (
+    Message,
+    OpaquePart,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from power_loop.contracts.records import SessionView
 from power_loop.core.context.transcript import Transcript
 
@@ -182,13 +192,20 @@ class WindowCache:
         return found[0]
 
 
-def _part_bytes(part: Part | object) -> int:
+def _part_bytes(part: Part) -> int:
     """Return about how many bytes a part takes in memory, its encoded form included."""
-    if isinstance(part, ToolResultPart):
-        return _PART_BYTES + sum(map(_part_bytes, part.content))
-    chars = 0
-    for name in ("text", "raw", "arguments", "data"):
-        value = getattr(part, name, None)
-        if value is not None:
-            chars += len(value)
+    if isinstance(part, TextPart):
+        chars = len(part.text)
+    elif isinstance(part, ToolResultPart):
+        chars = sum(map(_part_bytes, part.content))
+    elif isinstance(part, ToolCallPart):
+        chars = len(part.arguments)
+    elif isinstance(part, ReasoningPart):
+        chars = len(part.text) + len(part.raw or "")
+    elif isinstance(part, OpaquePart):
+        chars = len(part.raw)
+    elif isinstance(part, RefusalPart):
+        chars = len(part.text)
+    else:
+        chars = len(part.data or "")
     return _PART_BYTES + _COPIES * chars
