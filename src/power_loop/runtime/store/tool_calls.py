@@ -41,8 +41,8 @@ class ToolCalls:
     def __init__(self, render: Renderer) -> None:
         self._insert = render(
             "INSERT INTO {tool_calls} (session_id, reply_seq, idx, send_index, call_id, name, arguments, effect, state,"
-            " attempt, idempotency_key, is_approved, ended_at_ms, result_seq)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?)"
+            " attempt, idempotency_key, is_approved, started_at_ms, ended_at_ms, result_seq)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)"
         )
         # The guard of a step is in its statement: the states from which `CALL_STEPS` leads to the one it goes to.
         self._steps = {
@@ -102,7 +102,10 @@ class ToolCalls:
                     call.arguments,
                     call.effect.value,
                     call.state.value,
+                    # A call that is entered as started begins its first attempt with it.
+                    1 if call.state is CallState.STARTED else 0,
                     call.idempotency_key,
+                    at_ms if call.state is CallState.STARTED else None,
                     None if call.state in OPEN_CALLS else at_ms,
                     result_seqs.get(call.index),
                 )
