@@ -24,11 +24,16 @@ _NOTICE_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """Is a request, how many messages of the transcript it leaves out, and what had to be mended in the transcript."""
+    """Is a request and what is known of it.
+
+    `left_out` counts the messages of the transcript that are not in it, `problems` says what had to be mended in the
+    transcript, `tokens` estimates the whole prompt.
+    """
 
     request: LLMRequest
     left_out: int
     problems: tuple[str, ...]
+    tokens: int
 
 
 def assemble(
@@ -64,6 +69,7 @@ def assemble(
     room = int(room * budget_share) - fixed
     transcript = window.transcript
     messages, left_out = _fitting(transcript, room=room - (estimate_text(tail) if tail else 0), step=room * TRIM_STEP)
+    spoken = sum(map(estimate_message, messages)) if left_out else transcript.tokens
     if left_out:
         tail = _joined(texts.left_out(left_out), tail)
     request = LLMRequest(
@@ -80,7 +86,8 @@ def assemble(
         cache_key=window.session_id,
         extra=extra,
     )
-    return Assembled(request, left_out, transcript.problems)
+    tokens = fixed + spoken + (estimate_text(tail) if tail else 0)
+    return Assembled(request, left_out, transcript.problems, tokens)
 
 
 def _fitting(transcript: Transcript, *, room: int, step: float) -> tuple[tuple[Message, ...], int]:

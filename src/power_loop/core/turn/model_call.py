@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, replace
 from typing import Any
 
 from power_loop.contracts.errors import LLMContextOverflowError, LLMError
@@ -50,40 +50,50 @@ class Vetoed(Exception):  # noqa: N818  (a signal of the loop to itself, not an 
         self.reason = reason
 
 
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """Is a request as the hooks leave it, about how many tokens it has, and the reply if a hook gave it."""
+
+    request: LLMRequest
+    tokens: int
+    given: LLMResponse | None = None
+
+
 async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
     """Return the next reply, not stored yet.
 
     Raises `Vetoed`, `TurnStopped`, or the `LLMError` that no retry could mend.
     """
     began_s = turn.kit.clock.monotonic_s()
-    request, given = await _before(turn, concludes)
+    prompt = await _prompt(turn, concludes)
     attempts = 0
-    if given is None:
-        request, given, attempts = await _generate(turn, request, concludes)
+    if prompt.given is None:
+        prompt, attempts = await _generate(turn, prompt, concludes)
+    response = prompt.given
+    assert response is not None
     if turn.kit.hooks.has(HookPoint.LLM_AFTER):
-        context = turn.context_of(LLMAfterContext, request=request, response=given)
+        context = turn.context_of(LLMAfterContext, request=prompt.request, response=response)
         decision = await turn.scope.interruptible(turn.kit.hooks.ask(context))
         if isinstance(decision, Veto):
             raise Vetoed(decision.reason)
         if isinstance(decision, Rewrite) and decision.response is not None:
-            given = decision.response
+            response = decision.response
     duration_ms = round((turn.kit.clock.monotonic_s() - began_s) * 1000)
-    return _understand(turn, request, given, concludes=concludes, attempts=attempts, duration_ms=duration_ms)
+    return _understand(turn, prompt, response, concludes=concludes, attempts=attempts, duration_ms=duration_ms)
 
 
-async def _before(
-    turn: Turn, concludes: SendStatus | None, *, budget_share: float = 1.0
-) -> tuple[LLMRequest, LLMResponse | None]:
-    """Return the request as the hooks leave it, and the response if one of them answers it."""
-    request = _assemble(turn, concludes, budget_share=budget_share).request
+async def _prompt(turn: Turn, concludes: SendStatus | None, *, budget_share: float = 1.0) -> _Prompt:
+    assembled = _assemble(turn, concludes, budget_share=budget_share)
     if not turn.kit.hooks.has(HookPoint.LLM_BEFORE):
-        return request, None
-    context: LLMBeforeContext = turn.context_of(LLMBeforeContext, request=request)
+        return _Prompt(assembled.request, assembled.tokens)
+    context: LLMBeforeContext = turn.context_of(LLMBeforeContext, request=assembled.request)
     consulted = await turn.scope.interruptible(turn.kit.hooks.consult(context))
     if isinstance(consulted.decision, Veto):
         raise Vetoed(consulted.decision.reason)
     given = consulted.decision.response if isinstance(consulted.decision, Skip) else None
-    return consulted.context.request, given
+    request = consulted.context.request
+    tokens = assembled.tokens if request is assembled.request else estimate_request(request)
+    return _Prompt(request, tokens, given)
 
 
 def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float) -> Assembled:
@@ -115,40 +125,38 @@ def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float) 
     return assembled
 
 
-async def _generate(
-    turn: Turn, request: LLMRequest, concludes: SendStatus | None
-) -> tuple[LLMRequest, LLMResponse, int]:
-    """Return the first reply that an attempt brings, with its request and the count of attempts."""
+async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -> tuple[_Prompt, int]:
+    """Return the prompt with the first reply that an attempt brings, and the count of attempts."""
     kit, info = turn.kit, turn.kit.llm.info
     began_s = kit.clock.monotonic_s()
     attempt = overflows = 0
     while True:
         attempt += 1
-        turn.announce(LLMCallStarted(info.model, attempt, len(request.messages)))
+        turn.announce(LLMCallStarted(info.model, attempt, len(prompt.request.messages)))
         ear = _Ear(turn)
-        given = await _attempt(turn, request, ear)
+        given = await _attempt(turn, prompt.request, ear)
         if isinstance(given, LLMResponse):
-            return request, given, attempt
+            return replace(prompt, given=given), attempt
         shrinks = isinstance(given, LLMContextOverflowError) and overflows < MAX_OVERFLOWS
         elapsed_s = kit.clock.monotonic_s() - began_s
-        delay_s = 0.0
+        delay_s: float | None = 0.0
         if not shrinks:
-            wait_s = retry_delay_s(given, kit.retry, attempt=attempt, elapsed_s=elapsed_s, random=kit.random)
-            if wait_s is None:
-                turn.announce(LLMCallFailed(info.model, attempt, given.code, given.message, None))
-                raise given
-            delay_s = wait_s
+            delay_s = retry_delay_s(given, kit.retry, attempt=attempt, elapsed_s=elapsed_s, random=kit.random)
         turn.announce(LLMCallFailed(info.model, attempt, given.code, given.message, delay_s))
+        if delay_s is None:
+            raise given
         if ear.has_heard:
             turn.announce(StreamReset(attempt))
         if shrinks:
             overflows += 1
-            smaller, response = await _shrunk(turn, request, concludes)
-            if response is not None:
-                return smaller, response, attempt
-            if len(smaller.messages) == len(request.messages):
+            # The provider's window may be far smaller than what was configured, so the measure is what it refused.
+            refused_share = min(prompt.tokens / info.context_window_tokens, 1.0)
+            smaller = await _prompt(turn, concludes, budget_share=OVERFLOW_SHRINK * refused_share)
+            if smaller.given is not None:
+                return smaller, attempt
+            if len(smaller.request.messages) == len(prompt.request.messages):
                 raise given  # what is left cannot be made smaller
-            request = smaller
+            prompt = smaller
         elif delay_s:
             await turn.scope.interruptible(kit.clock.sleep(delay_s))
 
@@ -167,15 +175,6 @@ async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | 
         return failure
     finally:
         ear.close()
-
-
-async def _shrunk(
-    turn: Turn, request: LLMRequest, concludes: SendStatus | None
-) -> tuple[LLMRequest, LLMResponse | None]:
-    """Return a request with less of the log, after the provider refused this one as too long."""
-    # The provider's window may be far smaller than what was configured, so the measure is what it refused.
-    refused_share = min(estimate_request(request) / turn.kit.llm.info.context_window_tokens, 1.0)
-    return await _before(turn, concludes, budget_share=OVERFLOW_SHRINK * refused_share)
 
 
 class _Ear:
@@ -214,7 +213,7 @@ class _Ear:
 
 def _understand(
     turn: Turn,
-    request: LLMRequest,
+    prompt: _Prompt,
     response: LLMResponse,
     *,
     concludes: SendStatus | None,
@@ -224,9 +223,9 @@ def _understand(
     info = turn.kit.llm.info
     message = _with_own_ids(turn, response.message)
     if message.origin is None:
-        message = dataclasses.replace(message, origin=info.origin, memo={})
+        message = replace(message, origin=info.origin, memo={})
     usage = response.usage
-    counted = usage if usage is not None else _estimate(request, message)
+    counted = usage if usage is not None else Usage(prompt.tokens, estimate_message(message), is_estimated=True)
     turn.usage = turn.usage + counted
     turn.rounds += 1
     calls, answers = _plan(turn, message, response.stop, concludes=concludes)
@@ -271,11 +270,7 @@ def _check_output(turn: Turn, reply: UnstoredReply) -> None:
         check = OutputCheck.REPAIRABLE if may_repair else OutputCheck.INVALID
         if may_repair:
             reply.repair = user_message(texts.repair_request(checked.problems))
-    reply.facts = dataclasses.replace(reply.facts, output=check)
-
-
-def _estimate(request: LLMRequest, message: Message) -> Usage:
-    return Usage(estimate_request(request), estimate_message(message), is_estimated=True)
+    reply.facts = replace(reply.facts, output=check)
 
 
 def _with_own_ids(turn: Turn, message: Message) -> Message:
@@ -285,12 +280,12 @@ def _with_own_ids(turn: Turn, message: Message) -> Message:
     is_changed = False
     for part in message.parts:
         if isinstance(part, ToolCallPart) and (part.id in taken or turn.window.has_call(part.id) or not part.id):
-            part = dataclasses.replace(part, id=turn.kit.clock.new_id("call"))
+            part = replace(part, id=turn.kit.clock.new_id("call"))
             is_changed = True
         if isinstance(part, ToolCallPart):
             taken.add(part.id)
         parts.append(part)
-    return dataclasses.replace(message, parts=tuple(parts), memo={}) if is_changed else message
+    return replace(message, parts=tuple(parts), memo={}) if is_changed else message
 
 
 def _plan(
