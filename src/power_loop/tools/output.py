@@ -34,29 +34,39 @@ def output_of(returned: Any) -> Output | Waiting:
     """
     if isinstance(returned, Waiting):
         return returned
-    is_error = False
-    if isinstance(returned, ToolResult):
-        returned, is_error = returned.content, returned.is_error
     try:
-        return Output(_content_of(returned), is_error)
-    except NoJsonForm as reason:
-        return error_output(
-            f"the tool ran, but what it returned cannot be shown: {reason}"
-            " (tools return text, JSON values, dataclasses or content parts)"
-        )
+        if isinstance(returned, ToolResult):
+            return Output(_content_of(_listed(returned.content)), returned.is_error)
+        return Output(_content_of(_parts_in(returned)))
+    except NoJsonForm as error:
+        reason = str(error)
+    # What a handler returned may be a stranger's object that does anything when it is read.
+    except Exception as error:
+        reason = f"reading it raised {type(error).__name__}: {error}"
+    return error_output(
+        f"the tool ran, but what it returned cannot be shown: {reason}"
+        " (tools return text, JSON values, dataclasses or content parts)"
+    )
 
 
 def error_output(text: str) -> Output:
     """Return an error text as the output of a call."""
-    return Output(_content_of(text), is_error=True)
+    return Output(_content_of((text,)), is_error=True)
 
 
-def _content_of(value: Any) -> tuple[ContentPart, ...]:
-    parts: Iterable[Any] = (value,)
+def _parts_in(value: Any) -> Iterable[Any]:
+    """Return what becomes a part each: the items of a list that holds content parts, else the value as a whole."""
     if value is None:
-        parts = ()
-    elif isinstance(value, (list, tuple)) and any(isinstance(one, _PARTS) for one in value):
-        parts = value
+        return ()
+    is_list_of_parts = isinstance(value, (list, tuple)) and any(isinstance(one, _PARTS) for one in value)
+    return value if is_list_of_parts else (value,)
+
+
+def _listed(content: Any) -> Iterable[Any]:
+    return content if isinstance(content, (list, tuple)) else (content,)
+
+
+def _content_of(parts: Iterable[Any]) -> tuple[ContentPart, ...]:
     content = [part for part in map(_part_of, parts) if not isinstance(part, TextPart) or part.text.strip()]
     return tuple(content) or (TextPart(NO_OUTPUT),)
 

@@ -11,6 +11,7 @@ from power_loop.contracts.errors import ConfigError, ToolDefinitionError
 from power_loop.contracts.llm import ToolSpec
 from power_loop.contracts.tools import ToolDefinition
 from power_loop.tools.decorator import tool
+from power_loop.tools.definition_checks import MAX_NAME_CHARS
 from power_loop.tools.function_tool import FunctionTool
 from power_loop.tools.prepared import PreparedTool, prepare
 
@@ -155,13 +156,14 @@ class ToolRegistry:
     def unknown_name_text(self, name: object) -> str:
         """Return the sentence that says that there is no such tool, with the names that come close."""
         names = self.names
+        wanted = str(name)[:MAX_NAME_CHARS]
         if not names:
-            return f"there is no tool {name!r}: no tools are registered"
-        close = difflib.get_close_matches(str(name), names, _MAX_CLOSE_NAMES)
+            return f"there is no tool {wanted!r}: no tools are registered"
+        close = difflib.get_close_matches(wanted, names, _MAX_CLOSE_NAMES)
         if close:
-            return f"there is no tool {name!r}: did you mean {' or '.join(map(repr, close))}?"
+            return f"there is no tool {wanted!r}: did you mean {' or '.join(map(repr, close))}?"
         listed = ", ".join(names[:_MAX_SHOWN_NAMES]) + (", …" if len(names) > _MAX_SHOWN_NAMES else "")
-        return f"there is no tool {name!r}: the tools are {listed}"
+        return f"there is no tool {wanted!r}: the tools are {listed}"
 
     def __iter__(self) -> Iterator[ToolDefinition]:
         return iter([prepared.definition for prepared in self._tools.by_name.values()])
