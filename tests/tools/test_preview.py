@@ -12,7 +12,7 @@ from power_loop.contracts.messages import FilePart, ImagePart, TextPart
 from power_loop.tools.preview import preview
 
 _IMAGE = ImagePart(url="https://example.com/a.png")
-_NOTE = re.compile(r"\n?\[… ([\d,]+) of ([\d,]+) characters are left out here; the whole result is kept …\]\n")
+_NOTE = re.compile(r"\[… ([\d,]+) of ([\d,]+) characters are left out here; the whole result is kept …\]\n")
 
 _parts = st.lists(
     st.one_of(
@@ -37,11 +37,14 @@ def test_a_preview_is_a_head_a_note_and_a_tail(content: tuple[Any, ...], max_cha
         assert shown is content
         return
     [note] = _NOTE.finditer(short)
+    left_out, total = (int(number.replace(",", "")) for number in note.groups())
     head, tail = short[: note.start()], short[note.end() :]
-    assert len(short) <= max(max_chars, len(note[0]))
+    # The note begins a line: of its own, unless the head ends one.
+    assert head.endswith("\n")
+    head = head[: total - left_out - len(tail)]
+    assert len(short) <= max(max_chars, len(note[0]) + 1)
     assert whole.startswith(head)
     assert whole.endswith(tail)
-    left_out, total = (int(number.replace(",", "")) for number in note.groups())
     assert left_out + len(head) + len(tail) == total == len(whole)
     assert [part for part in shown if part is _IMAGE] == [part for part in content if part is _IMAGE]
     assert all(part.text for part in shown if isinstance(part, TextPart))
@@ -51,6 +54,7 @@ def test_both_ends_have_about_the_same_size() -> None:
     [part] = preview((TextPart("a" * 5_000 + "z" * 5_000),), 1_000)
     assert isinstance(part, TextPart)
     head, _, _, tail = _NOTE.split(part.text)
+    head = head.removesuffix("\n")
     assert 440 < len(head) < 470
     assert abs(len(head) - len(tail)) <= 1
 
@@ -60,7 +64,7 @@ def test_the_cut_moves_to_the_end_of_a_line_that_is_near() -> None:
     [part] = preview((TextPart(lines),), 2_000)
     assert isinstance(part, TextPart)
     kept = _NOTE.split(part.text)
-    assert re.fullmatch(r"(line \d+\n)+", kept[0] + "\n")
+    assert re.fullmatch(r"(line \d+\n)+", kept[0])
     assert re.fullmatch(r"(line \d+\n)+", kept[-1])
     assert len(part.text) > 1_900
 
@@ -78,7 +82,7 @@ def test_images_stay_where_they_are() -> None:
 def test_a_limit_that_is_too_small_for_the_note_shows_the_note_alone() -> None:
     [part] = preview((TextPart("a" * 1_000),), 1)
     assert isinstance(part, TextPart)
-    assert _NOTE.fullmatch(part.text)
+    assert _NOTE.fullmatch(part.text.removeprefix("\n"))
 
 
 def test_an_image_alone_is_no_text_to_cut() -> None:

@@ -75,7 +75,7 @@ def _is_json(text: str) -> bool:
         ('{"cmd": "ls", "cmd": "rm -rf /"}', 14, 'the name "cmd" is repeated'),
         ('{"a": {"x": 1, "\\u0078": 2}}', 15, 'the name "x" is repeated'),
         ("[" + "1" * (MAX_NUMBER_CHARS + 1) + "]", 1, "is too long"),
-        ('{"a": 1,}', 8, "at line 1, column 9"),
+        ('{"a": 1 2}', 8, "at line 1, column 9"),
         ('{"a": 1', 7, "at line 1, column 8"),
         ("{'a': 1}", 1, "at line 1, column 2"),
         ('{"a": 1} {"b": 2}', 9, "extra data"),
