@@ -225,9 +225,7 @@ class StatefulAgentLoop:
     ) -> Page[SessionRecord]:
         """Return a page of sessions, newest first; `metadata` keeps those whose metadata has these top-level values."""
         store = await self._ready_store()
-        return await store.list_sessions(
-            state=None if state is None else SessionState(state), metadata=metadata, cursor=cursor, limit=limit
-        )
+        return await store.list_sessions(state=_session_state(state), metadata=metadata, cursor=cursor, limit=limit)
 
     async def close_session(self, session_id: str) -> bool:
         """Close a session to further input; it stays readable.
@@ -662,6 +660,16 @@ def _is_id(session_id: object) -> bool:
         and session_id.isprintable()
         and " " not in session_id
     )
+
+
+def _session_state(state: SessionState | str | None) -> SessionState | None:
+    if state is None:
+        return None
+    try:
+        return SessionState(state)
+    except ValueError as error:
+        known = " or ".join(repr(one.value) for one in SessionState)
+        raise InputError(f"state is {state!r}: sessions are {known}") from error
 
 
 def _scope(cancellation: Cancellation | None) -> TurnScope:
