@@ -250,16 +250,16 @@ async def test_a_whole_reply_is_taken_where_a_stream_was_asked_for(ask: Ask, way
     assert reply.id is not None
 
 
-@pytest.mark.parametrize("offset", range(0, 900, 61))
-async def test_a_whole_reply_that_is_cut_is_an_error(ask: Ask, lean_way: Way, offset: int) -> None:
+@pytest.mark.parametrize("offset", range(0, 2000, 61))
+async def test_a_stream_that_is_cut_anywhere_is_whole_or_an_error(ask: Ask, lean_way: Way, offset: int) -> None:
+    outcome: Any = None
     async with ModelServer([say(*TEXT, faults=(faults.cut_at_byte(offset),))]) as server:
         try:
-            reply, _ = await ask(lean_way, server)
+            outcome = (await ask(lean_way, server))[0].message.text
         except LLMError as exc:
-            assert exc.may_retry
-        else:
-            # Cut behind its finish, where nothing is missing.
-            assert reply.message.text == "Héllo thére"
+            outcome = exc.may_retry
+    # Behind its finish nothing is missing from a reply.
+    assert outcome in (True, "Héllo thére")
 
 
 def test_every_failure_and_fault_of_the_server_has_its_test() -> None:

@@ -25,7 +25,7 @@ from power_loop.contracts.messages import (
 )
 from power_loop.runtime.llm.attachments import anthropic_block
 from power_loop.runtime.llm.config import LLMProviderConfig
-from power_loop.runtime.llm.encoding import encode, object_text, portable_name
+from power_loop.runtime.llm.encoding import encode, is_sendable, object_text, portable_name
 from power_loop.runtime.llm.openai_wire import refuse_own_fields
 
 _USER_HEAD = b'{"role":"user","content":['
@@ -215,32 +215,27 @@ def _joined_turns(fragments: list[bytes]) -> list[bytes]:
 
 def _assistant_blocks(parts: Iterable[Part], is_own: bool) -> list[bytes]:
     blocks: list[bytes] = []
+    # How many blocks there are up to the last one that is no reasoning.
+    complete = 0
     for part in parts:
         if isinstance(part, (TextPart, RefusalPart)):
-            if part.text.strip():
-                blocks.append(encode({"type": "text", "text": part.text}))
+            if not part.text.strip():
+                continue
+            blocks.append(encode({"type": "text", "text": part.text}))
         elif isinstance(part, ToolCallPart):
             head = encode({"type": "tool_use", "id": part.id, "name": portable_name(part.name)})
             blocks.append(head[:-1] + b',"input":' + object_text(part.arguments).strip().encode() + b"}")
         elif isinstance(part, (ReasoningPart, OpaquePart)) and part.raw is not None and is_own:
+            if not is_sendable(part.raw):
+                continue
             blocks.append(part.raw.encode())
-    if blocks and isinstance(last := _last_sent(parts, is_own), ReasoningPart):
-        # A message that ends in thinking was cut off, and is refused as it is.
-        assert last.raw is not None
-        blocks.pop()
-    return blocks
-
-
-def _last_sent(parts: Iterable[Part], is_own: bool) -> Part | None:
-    last: Part | None = None
-    for part in parts:
-        if isinstance(part, (TextPart, RefusalPart)):
-            last = part if part.text.strip() else last
-        elif isinstance(part, ToolCallPart) or (
-            isinstance(part, (ReasoningPart, OpaquePart)) and part.raw is not None and is_own
-        ):
-            last = part
-    return last
+            if isinstance(part, ReasoningPart):
+                continue
+        else:
+            continue
+        complete = len(blocks)
+    # A message that ends in thinking was cut off, and is refused as it is.
+    return blocks[:complete]
 
 
 def _content_blocks(parts: Iterable[Part]) -> list[dict[str, Any]]:

@@ -39,7 +39,15 @@ def object_text(arguments: str) -> str:
         return json.dumps({"invalid_arguments": arguments}, ensure_ascii=False)
     if not isinstance(value, dict):
         return json.dumps({"invalid_arguments": arguments}, ensure_ascii=False)
-    if "\\ud" in arguments or "\\uD" in arguments:
-        # An escaped half of a character is JSON to us and none to Anthropic.
-        return clean_text(json.dumps(value, ensure_ascii=False))
-    return arguments
+    return arguments if is_sendable(arguments) else clean_text(json.dumps(value, ensure_ascii=False))
+
+
+def is_sendable(text: str) -> bool:
+    """Whether JSON text holds whole characters only: an escaped half of one is JSON to us and none to Anthropic."""
+    if "\\ud" not in text.lower():
+        return True
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True

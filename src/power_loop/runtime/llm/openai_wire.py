@@ -99,15 +99,14 @@ class OpenAIWire:
         key = f"openai:{self._config.model}:{send_back}"
         messages = request.messages
         fragments: list[Any] = [message.memo.get(key) for message in messages]
-        kinds = set(map(type, fragments))
-        if kinds != _ALL_ENCODED and kinds:
+        if set(map(type, fragments)) != _ALL_ENCODED or b"" in fragments:
             fragments = [
                 self._encoded(message, key, send_back) if fragment is None else fragment
                 for message, fragment in zip(messages, fragments, strict=True)
             ]
             fragments = _with_media_behind_groups(messages, fragments)
         if request.tail:
-            self._add_tail(request.tail, messages, fragments)
+            self._add_tail(request.tail, messages[-1] if messages else None, fragments)
         if request.system:
             fragments.insert(0, self._system_fragment(request.system))
         return fragments
@@ -153,10 +152,12 @@ class OpenAIWire:
             return b""
         return encode(fields)
 
-    def _add_tail(self, tail: str, messages: Sequence[Message], fragments: list[bytes]) -> None:
+    def _add_tail(self, tail: str, last: Message | None, fragments: list[bytes]) -> None:
         """Put the tail behind everything: it never stands between a call and its result, because nothing follows it."""
-        last = messages[-1] if messages else None
-        if self._tail_role == "user" and last is not None and last.role is Role.USER:
+        said = (
+            _user_fragment(last) if self._tail_role == "user" and last is not None and last.role is Role.USER else b""
+        )
+        if last is not None and said:
             # Chat templates of small models refuse two user messages in a row.
             fragments[-1] = _user_fragment(Message(Role.USER, (*last.parts, TextPart(tail))), joined=True)
         else:

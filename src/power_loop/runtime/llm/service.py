@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from power_loop.contracts.errors import LLMError, LLMInvalidRequestError, MissingExtraError
@@ -215,10 +215,10 @@ def create_llm_service_from_env(environ: Mapping[str, str] | None = None) -> Pro
 def carrier_of(config: LLMProviderConfig) -> Carrier:
     """Return the carrier of a config. Raises `config.missing_extra` where its package is not installed."""
     choice = config.carrier
-    has_lean = choice != "sdk" and importlib.util.find_spec("aiohttp") is not None
+    has_lean = choice != "sdk" and find_spec("aiohttp") is not None
     if has_lean:
         return LeanCarrier()
-    if choice != "lean" and importlib.util.find_spec(config.provider) is not None:
+    if choice != "lean" and find_spec(config.provider) is not None:
         return SdkCarrier()
     extra = "http" if choice == "lean" else config.provider
     other = " or 'power-loop[http]'" if choice == "auto" else ""
