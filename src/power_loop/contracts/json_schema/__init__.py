@@ -17,9 +17,10 @@ cycle that consumes no input is refused. A check has a budget of steps and of de
 reported as too large or too deep to check, never as valid. Patterns never backtrack.
 """
 
+from power_loop.contracts.json_schema.added_nulls import drop_added_nulls
 from power_loop.contracts.json_schema.compile import SchemaError, Validator, compile_schema
 from power_loop.contracts.json_schema.problems import Problem
-from power_loop.contracts.json_schema.strict import drop_added_nulls, to_strict_subset
+from power_loop.contracts.json_schema.strict import to_strict_subset
 from power_loop.contracts.json_schema.text import InvalidJson, loads_strict
 
 __all__ = [

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from power_loop.contracts.json_schema.pattern_syntax import (
+from power_loop.contracts.json_schema.pattern_nodes import (
     WORD_CHARS,
     Category,
     CharSet,
@@ -24,8 +24,8 @@ from power_loop.contracts.json_schema.pattern_syntax import (
     Place,
     Repeat,
     Sequence,
-    read_pattern,
 )
+from power_loop.contracts.json_schema.pattern_syntax import read_pattern
 
 # A pattern's memory is dropped when it holds this many transitions and ways: a few MB for a pattern that meets hostile
 # text.

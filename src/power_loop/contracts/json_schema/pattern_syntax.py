@@ -9,8 +9,17 @@ look-ahead, inline flags, possessive repeats and script properties are refused w
 
 from __future__ import annotations
 
-import unicodedata
-from enum import Enum
+from power_loop.contracts.json_schema.pattern_nodes import (
+    WORD_CHARS,
+    Category,
+    CharSet,
+    Choice,
+    Look,
+    Node,
+    Place,
+    Repeat,
+    Sequence,
+)
 
 # Longer patterns are word lists that belong into `enum`; the length also bounds the work of one search step.
 MAX_PATTERN_CHARS = 2_000
@@ -32,114 +41,8 @@ def read_pattern(source: str) -> Sequence:
     return _Reader(source).read()
 
 
-class Place(Enum):
-    """A condition on a position that consumes nothing."""
-
-    START = "^"
-    END = "$"
-    BOUNDARY = "\\b"
-    NO_BOUNDARY = "\\B"
-
-
-class CharSet:
-    """A set of characters, compared by identity."""
-
-    __slots__ = ("negated", "parts", "ranges", "singles")
-
-    def __init__(
-        self,
-        singles: frozenset[str],
-        ranges: tuple[tuple[str, str], ...] = (),
-        *,
-        parts: tuple[CharSet | Category, ...] = (),
-        negated: bool = False,
-    ) -> None:
-        self.singles = singles
-        self.ranges = ranges
-        self.parts = parts
-        self.negated = negated
-
-    def has(self, char: str) -> bool:
-        """Tells whether a character is in the set."""
-        found = (
-            char in self.singles
-            or any(low <= char <= high for low, high in self.ranges)
-            or any(part.has(char) for part in self.parts)
-        )
-        return found is not self.negated
-
-
-class Category:
-    """The characters of a Unicode general category, such as `Lu`, or of a group of them, such as `L`."""
-
-    __slots__ = ("negated", "prefix")
-
-    def __init__(self, prefix: str, *, negated: bool) -> None:
-        self.prefix = prefix
-        self.negated = negated
-
-    def has(self, char: str) -> bool:
-        """Tells whether a character is in the category."""
-        return unicodedata.category(char).startswith(self.prefix) is not self.negated
-
-
-class Look:
-    """A look-ahead: what follows must match (or, negative, must not)."""
-
-    __slots__ = ("negative", "sequences")
-
-    def __init__(self, sequences: frozenset[Sequence], *, negative: bool) -> None:
-        self.sequences = sequences
-        self.negative = negative
-
-
-class Choice:
-    """A group of alternatives."""
-
-    __slots__ = ("alternatives",)
-
-    def __init__(self, alternatives: tuple[Sequence, ...]) -> None:
-        self.alternatives = alternatives
-
-
-class Repeat:
-    """A part that comes `least` to `most` times (`most` is None: without end); equal counts of one part are equal."""
-
-    __slots__ = ("_hash", "body", "least", "most")
-
-    def __init__(self, body: Sequence, least: int, *, most: int | None) -> None:
-        self.body = body
-        self.least = least
-        self.most = most
-        self._hash = hash((id(body), least, most))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Repeat)
-            and self.body is other.body
-            and self.least == other.least
-            and self.most == other.most
-        )
-
-    def after_one(self, least: int) -> Sequence:
-        """What of the repeat is left after one round, of which `least` would have been needed."""
-        if self.most is None:
-            return (self,) if least == self.least == 0 else (Repeat(self.body, max(least - 1, 0), most=None),)
-        if self.most == 1:
-            return ()
-        return (Repeat(self.body, max(least - 1, 0), most=self.most - 1),)
-
-
-Node = Place | CharSet | Category | Look | Choice | Repeat
-Sequence = tuple[Node, ...]
-
-
 _DIGITS = frozenset("0123456789")
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
-WORD_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 # ECMA-262 white space and line terminators.
 _SPACES = frozenset(
     "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
