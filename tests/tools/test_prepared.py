@@ -55,6 +55,7 @@ def test_no_text_means_no_arguments(text: str) -> None:
     assert prepare(ping).parse(text).arguments == {}
 
 
+@pytest.mark.promise("arguments-checked")
 @pytest.mark.parametrize(
     ("text", "problems"),
     [
@@ -84,6 +85,7 @@ def test_ten_megabytes_of_arguments_are_a_problem_and_no_crash() -> None:
     assert "at most" in problem.message
 
 
+@pytest.mark.promise("arguments-checked")
 def test_every_conversion_that_fails_is_named_before_the_handler_runs() -> None:
     @dataclasses.dataclass
     class Even:

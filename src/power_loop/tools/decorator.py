@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, overload
 
-from power_loop.contracts.errors import ToolDefinitionError
 from power_loop.contracts.states import Effect
 from power_loop.contracts.tools import DEFAULT_RESULT_CHARS, DEFAULT_TIMEOUT_S, ToolProbe
 from power_loop.tools.context_hint import context_parameter
@@ -113,12 +112,12 @@ def _signature_of(
     return read_signature(handler, documented.parameters, is_method=is_method)
 
 
-def _effect_of(effect: Effect | str) -> Effect:
+def _effect_of(effect: Effect | str) -> Any:
     try:
         return Effect(effect)
-    except ValueError as error:
-        choices = ", ".join(repr(one.value) for one in Effect)
-        raise ToolDefinitionError(f"a tool's effect is {choices}, not {effect!r}", problems=[str(error)]) from None
+    except ValueError:
+        # Refused with everything else that is wrong, when the definition is checked.
+        return effect
 
 
 def _is_method(handler: Any) -> bool:

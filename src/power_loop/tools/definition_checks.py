@@ -84,7 +84,8 @@ def _option_problems(definition: ToolDefinition) -> list[str]:
         for name in ("effect", "timeout_s", "max_result_chars", "probe", "parallel", "requires_approval")
     }
     if not isinstance(options["effect"], Effect):
-        problems.append(f"its effect {options['effect']!r} is none of {', '.join(map(str, Effect))}")
+        choices = ", ".join(f"Effect.{effect.name}" for effect in Effect)
+        problems.append(f"its effect {options['effect']!r} is none of {choices}")
     timeout_s = options["timeout_s"]
     if timeout_s is not None and not (_is_number(timeout_s) and isfinite(timeout_s) and timeout_s > 0):
         problems.append(
