@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.llm import LLMRetryPolicy
 from power_loop.core.turn.budget import SendLimits
+from power_loop.core.turn.options import SendOptions, check_options
+
+# A lease is renewed three times in its time, and a renewal has to come through a busy machine.
+_MIN_LEASE_TTL_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +41,19 @@ class LoopConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name} is {value!r}: give a whole number of at least {least}")
-        if not self.lease_ttl_s >= 0.3:
-            raise ConfigError(f"lease_ttl_s is {self.lease_ttl_s!r}: give at least 0.3 seconds")
+        ttl_s: Any = self.lease_ttl_s
+        if not isinstance(ttl_s, (int, float)) or not _MIN_LEASE_TTL_S <= ttl_s < math.inf:
+            raise ConfigError(f"lease_ttl_s is {ttl_s!r}: give at least {_MIN_LEASE_TTL_S} seconds")
+        for name, kind in (("limits", SendLimits), ("retry", LLMRetryPolicy)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: give a {kind.__name__}")
+        check_options(self.send_defaults)
+
+    @property
+    def send_defaults(self) -> SendOptions:
+        """What goes with every model call of a send that makes no choice of its own."""
+        return SendOptions(
+            max_output_tokens=self.max_output_tokens,
+            temperature=self.temperature,
+            reasoning_effort=self.reasoning_effort,
+        )

@@ -23,13 +23,14 @@ from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import MessageRecord, Page, SessionRecord, SessionStats
 from power_loop.contracts.results import PendingCall, StatefulResult
 from power_loop.contracts.states import OPEN_CALLS, SchemaPolicy, SessionState
+from power_loop.core.background import resolve_from_any_thread
 from power_loop.core.bus import AgentEventBus, EventQueue
 from power_loop.core.context.window import Window, WindowCache
 from power_loop.core.hooks import Hooks
 from power_loop.core.turn import begin
 from power_loop.core.turn.budget import SendLimits
 from power_loop.core.turn.desk import Desk
-from power_loop.core.turn.options import SendOptions, output_schema_of
+from power_loop.core.turn.options import SendOptions, check_options, output_schema_of
 from power_loop.core.turn.outcome import pending_call
 from power_loop.core.turn.scope import TurnScope
 from power_loop.core.turn.structured import prepare_schema
@@ -60,14 +61,12 @@ class StatefulAgentLoop:
 
     __slots__ = (
         "__weakref__",
-        "_active",
         "_bus",
         "_clock",
         "_config",
         "_desk_kit",
         "_dsn",
         "_hooks",
-        "_idle",
         "_is_closed",
         "_llm",
         "_opening",
@@ -77,7 +76,9 @@ class StatefulAgentLoop:
         "_store",
         "_sync",
         "_tools",
+        "_waiting",
         "_windows",
+        "_work",
     )
 
     def __init__(
@@ -108,9 +109,10 @@ class StatefulAgentLoop:
         self._bus = event_bus
         self._clock = clock
         self._is_closed = False
-        self._active = 0
-        self._idle: asyncio.Event | None = None
-        self._opening: asyncio.Future[SessionStore] | None = None
+        # The turns in flight, and who waits for their end; both from whatever thread.
+        self._work: set[object] = set()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
         self._desk_kit: tuple[SessionStore, TurnKit] | None = None
         self._windows: WindowCache | None = None
         self._sync: SyncRunner | None = None
@@ -153,26 +155,24 @@ class StatefulAgentLoop:
     async def get_store(self) -> SessionStore:
         """Return the open store. Raises `StoreError`s when it cannot be opened."""
         if self._store is None:
-            await self._open()
-        assert self._store is not None
-        return self._store
+            # Concurrent first uses of an event loop open once; a failed opening is tried again by the next use.
+            here, opening = asyncio.get_running_loop(), self._opening
+            if opening is None or opening.done() or opening.get_loop() is not here:
+                opening = self._opening = here.create_task(self._open())
+                opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.shield(opening)
+        store = self._store
+        if store is None:
+            raise _closed()
+        return store
 
     async def _open(self) -> None:
-        # Concurrent first uses open once; a failed opening is tried again by the next use.
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(
-                open_store(self._dsn, table_prefix=self._prefix, schema=self._schema, clock=self._clock)
-            )
-        opening = self._opening
-        try:
-            store = await asyncio.shield(opening)
-        except BaseException:
-            if opening.done() and self._opening is opening:
-                self._opening = None
-            raise
-        if self._store is None:
+        store = await open_store(self._dsn, table_prefix=self._prefix, schema=self._schema, clock=self._clock)
+        if self._store is None and (self._work or not self._is_closed):
             self._store = store
-        self._opening = None
+        else:
+            # Another event loop was first, or the handle was closed meanwhile.
+            await store.aclose()
 
     # ---- sessions ----
 
@@ -424,10 +424,11 @@ class StatefulAgentLoop:
     async def aclose(self) -> None:
         """Take no more work, wait for the sends in flight, then let the database go. May be called again."""
         self._is_closed = True
-        while self._active:
-            if self._idle is None:
-                self._idle = asyncio.Event()
-            await self._idle.wait()
+        while self._work:
+            await self._until_idle()
+        opening = self._opening
+        if opening is not None and opening.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait((opening,))
         store, self._store = self._store, None if self._owns_store else self._store
         self._desk_kit = None
         self._windows = None
@@ -522,7 +523,7 @@ class StatefulAgentLoop:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise LoopClosedError("this loop was closed with aclose(): make another StatefulAgentLoop on the same DSN")
+            raise _closed()
 
     async def _ready_store(self) -> SessionStore:
         self._check_open()
@@ -556,13 +557,15 @@ class StatefulAgentLoop:
         if schema is not None:
             prepare_schema(schema)
         registry, names = self._offered(tools)
+        options = check_options(
+            SendOptions(
+                names, system_prompt, schema, limits, max_output_tokens, temperature, reasoning_effort, tool_choice
+            )
+        )
         if tool_choice not in (None, "auto", "none", "required") and tool_choice not in registry:
             raise ConfigError(
                 f"tool_choice is {tool_choice!r}: give 'auto', 'none', 'required' or the name of an offered tool"
             )
-        options = SendOptions(
-            names, system_prompt, schema, limits, max_output_tokens, temperature, reasoning_effort, tool_choice
-        )
         return parts, options, registry
 
     def _offered(self, tools: ToolsLike | Sequence[str]) -> tuple[ToolRegistry, tuple[str, ...] | None]:
@@ -580,11 +583,6 @@ class StatefulAgentLoop:
         if known is not None and known[0] is store:
             return known[1]
         config = self.config
-        defaults = SendOptions(
-            max_output_tokens=config.max_output_tokens,
-            temperature=config.temperature,
-            reasoning_effort=config.reasoning_effort,
-        )
         kit = TurnKit(
             store=store,
             llm=self._llm,
@@ -593,7 +591,7 @@ class StatefulAgentLoop:
             clock=self._now,
             desk=Desk.of(store, new_owner_id),
             retry=config.retry,
-            defaults=defaults,
+            defaults=config.send_defaults,
             limits=config.limits,
             lease_ttl_s=config.lease_ttl_s,
             max_parallel_tools=config.max_parallel_tools,
@@ -642,14 +640,29 @@ class StatefulAgentLoop:
     def _at_work(self) -> Iterator[None]:
         """Count a turn as in flight, so that aclose() waits for it."""
         self._check_open()
-        self._active += 1
+        turn = object()
+        self._work.add(turn)
         try:
             yield
         finally:
-            self._active -= 1
-            if not self._active and self._idle is not None:
-                self._idle.set()
-                self._idle = None
+            self._work.discard(turn)
+            if not self._work:
+                for one in tuple(self._waiting):
+                    resolve_from_any_thread(one)
+
+    async def _until_idle(self) -> None:
+        idle = asyncio.get_running_loop().create_future()
+        self._waiting.add(idle)
+        try:
+            # The last turn may have ended, in another thread, before anybody waited.
+            if self._work:
+                await idle
+        finally:
+            self._waiting.discard(idle)
+
+
+def _closed() -> LoopClosedError:
+    return LoopClosedError("this loop was closed with aclose(): make another StatefulAgentLoop on the same DSN")
 
 
 def _is_id(session_id: object) -> bool:

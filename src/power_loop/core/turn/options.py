@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -67,6 +68,37 @@ class SendOptions:
 
 _FIELDS = tuple(field.name for field in fields(SendOptions))
 _PLAIN = SendOptions()
+
+
+def check_options(options: SendOptions) -> SendOptions:
+    """Return the options if each is of its kind. Raises `config.invalid` for the first that is not."""
+    for name, is_valid, wanted in _CHECKS:
+        value = getattr(options, name)
+        if value is not None and not is_valid(value):
+            raise ConfigError(f"{name} is {value!r:.200}: give {wanted}")
+    return options
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_temperature(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+_CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("system_prompt", _is_text, "text"),
+    ("limits", lambda value: isinstance(value, SendLimits), "a SendLimits"),
+    ("max_output_tokens", _is_count, "a whole number of at least 1"),
+    ("temperature", _is_temperature, "a number of at least 0"),
+    ("reasoning_effort", _is_text, "a word such as 'low'"),
+    ("tool_choice", _is_text, "'auto', 'none', 'required' or the name of an offered tool"),
+)
 
 
 def output_schema_of(value: OutputSchema | Mapping[str, Any] | None) -> OutputSchema | None:

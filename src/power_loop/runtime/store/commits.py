@@ -246,9 +246,10 @@ def _pending(session_id: str, call_ids: tuple[str, ...]) -> SessionPendingError:
     )
 
 
-def _checked_request_id(request_id: str) -> str:
-    if not 0 < len(request_id) <= _MAX_REQUEST_ID_CHARS or clean_text(request_id) != request_id:
+def _checked_request_id(request_id: Any) -> str:
+    is_text = isinstance(request_id, str) and 0 < len(request_id) <= _MAX_REQUEST_ID_CHARS
+    if not is_text or clean_text(request_id) != request_id:
         raise InputError(
-            f"request_id {request_id!r} is not usable: give text of 1 to {_MAX_REQUEST_ID_CHARS} characters"
+            f"request_id {request_id!r:.80} is not usable: give text of 1 to {_MAX_REQUEST_ID_CHARS} characters"
         )
-    return request_id
+    return str(request_id)

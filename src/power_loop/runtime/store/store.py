@@ -143,7 +143,8 @@ class SqlSessionStore:
         Sessions that come while one pages through do not move the pages. Raises `input.invalid` for a cursor that is
         none and a limit out of 1 to 1000.
         """
-        if not isinstance(limit, int) or not 1 <= limit <= _MAX_PAGE:
+        size: Any = limit
+        if not isinstance(size, int) or not 1 <= size <= _MAX_PAGE:
             raise InputError(f"limit {limit!r} is not usable: give 1 to {_MAX_PAGE}")
         wanted = dict(metadata or {})
         encode_json(wanted, "metadata to look for")
