@@ -82,7 +82,7 @@ class ActProcess:
             yield json.loads(line)
         code = self._process.wait()
         if code != 0:
-            raise ActFailedError(f"the act {self._name!r} ended with code {code}:\n{self._last_words()}")
+            raise ActFailedError(f"the act {self._name!r} failed (exit code {code}):\n{self._last_words()}")
 
     def kill(self) -> signal.Signals:
         """Kill it as `kill -9` does; return the signal that ended it, as the system tells."""

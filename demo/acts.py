@@ -139,5 +139,13 @@ ACTS: dict[str, Callable[..., Awaitable[None]]] = {
 }
 
 
+async def run(name: str, *arguments: str) -> None:
+    """Run one act. An error that has a code is said in its own words, without a traceback."""
+    try:
+        await ACTS[name](*arguments)
+    except PowerLoopError as error:
+        sys.exit(f"{error.code}: {error.message}")
+
+
 if __name__ == "__main__":
-    asyncio.run(ACTS[sys.argv[1]](*sys.argv[2:]))  # type: ignore[arg-type]
+    asyncio.run(run(*sys.argv[1:]))

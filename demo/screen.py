@@ -13,7 +13,7 @@ from typing import TextIO
 MAX_COLUMNS = 92
 MIN_COLUMNS = 60
 _INDENT = "  "
-_WHO_COLUMNS = 8
+_WHO_COLUMNS = 11
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "teal": "36"}
 _ASCII = {
@@ -81,6 +81,7 @@ class Screen:
         """Print lines of code behind a bar."""
         for row in source.splitlines():
             self.line(f"   {self.style('│', 'teal')} {row}")
+        self.line()
 
     def says(self, who: str, text: str, *, style: str = "", rows_at_most: int | None = None) -> None:
         """Print what somebody says, wrapped beside the name; more than `rows_at_most` rows are cut."""

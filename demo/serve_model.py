@@ -18,7 +18,7 @@ TEMPLATE = Path(__file__).with_name("smollm2-135m.jinja")
 ALIAS = "smollm2-135m"
 # The model was trained on 8,192 tokens; a small model that is not stopped rambles until it has filled them.
 CONTEXT_TOKENS = 8192
-DEFAULT_OUTPUT_TOKENS = 200
+DEFAULT_OUTPUT_TOKENS = 120
 # Greedy decoding makes answers repeatable; a small model then loops, so repeats of more than six tokens are unlikely.
 SEED = 7
 ALLOWED_REPEAT_TOKENS = 6

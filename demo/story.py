@@ -45,7 +45,6 @@ class Story:
         screen = self.screen
         screen.heading(1, "A durable conversation")
         screen.code(source_of(acts.remember))
-        screen.line()
         talked: Stored = {}
         with self._act("talk") as act:
             for talked in act.facts():
@@ -88,6 +87,7 @@ class Story:
             )
             time.sleep(self.suspense_s)
             signal = act.kill()
+            screen.line()
             screen.killed(f"kill -9 {act.pid}")
             self._hold(f"{signal.name} ended the process inside both handlers.", signal.name == "SIGKILL")
         return other_id
@@ -159,7 +159,7 @@ class Story:
         screen.says("bank", f"was asked {times(books.requests)} and paid {times(len(books.payments))}", style="yellow")
         screen.says("model", last_words(first), style="teal")
         screen.line()
-        screen.says("ring", f"is {ring['effect']}, so it did not run again. The model was told:")
+        screen.says("ring_bell", f"is {ring['effect']}, so it did not run again. The model was told:")
         screen.says("", answer_to(second, ring), style="dim")
         screen.says("bell", f"was pulled {times(len(heard))}", style="yellow")
         screen.says("model", last_words(second), style="teal", rows_at_most=2)

@@ -44,7 +44,8 @@ def _constructor(value: type) -> str:
     if dataclasses.is_dataclass(value):
         fields = [field for field in dataclasses.fields(value) if field.init]
         return f"({', '.join(field.name + ('' if _is_required(field) else '=') for field in fields)})"
-    if "__init__" in vars(value) and not issubclass(value, BaseException):
+    is_made_by_users = not issubclass(value, BaseException) and not getattr(value, "_is_protocol", False)
+    if "__init__" in vars(value) and is_made_by_users:
         return _parameters(value.__init__)
     return ""
 

