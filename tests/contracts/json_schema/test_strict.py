@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import event, given, reject, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from power_loop.contracts.json_schema import SchemaError, compile_schema, drop_added_nulls, to_strict_subset
@@ -176,7 +176,7 @@ def test_a_schema_without_a_strict_form_gives_none_and_a_strict_value_never_brea
     try:
         form = to_strict_subset(schema)
     except SchemaError:
-        reject()
+        return
     event(f"strict: {form is not None}")
     if form is None:
         return

@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import event, given, reject, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from power_loop.contracts.json_schema import SchemaError, compile_schema
@@ -33,7 +33,7 @@ def test_a_value_is_valid_exactly_where_the_oracle_says_so(schema: dict[str, Any
         # All that the checker refuses of these schemas is a cycle, in which the oracle is lost for some value.
         assert all("without consuming" in problem.message for problem in refused.problems)
         event("a cycle")
-        reject()
+        return
     for value in drawn:
         expected = oracle.is_valid(value)
         event(f"valid: {expected}")
