@@ -15,6 +15,7 @@ import pytest
 from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.events import AgentEvent, EventPayload, RoundStarted, SendStarted, StreamReset, TextDelta
 from power_loop.core import bus as bus_module
+from power_loop.core.background import TaskServer
 from power_loop.core.bus import AgentEventBus, EventQueue
 from tests.core.clock import StillClock
 
@@ -142,6 +143,16 @@ def test_a_subscriber_may_leave_and_others_may_come_while_an_event_is_delivered(
     emit(bus, "2")
     assert seen == ["leaves", "came"]
     assert not leaving.is_active
+
+
+def test_a_subscriber_that_comes_later_gets_what_is_emitted_from_then_on() -> None:
+    bus, first, second = AgentEventBus(), list[AgentEvent](), list[AgentEvent]()
+    assert not bus.wants(TextDelta)
+    bus.subscribe(first.append)
+    emit(bus, "a")
+    bus.subscribe(second.append)
+    emit(bus, "b")
+    assert (texts_of(first), texts_of(second)) == (["a", "b"], ["b"])
 
 
 def test_a_subscription_ends_with_its_block_and_may_be_ended_twice() -> None:
@@ -286,6 +297,21 @@ async def test_a_blocking_background_subscriber_never_holds_up_the_emitter() -> 
     assert thread is not threading.current_thread()
 
 
+async def test_drain_waits_for_the_event_that_is_being_served() -> None:
+    bus, started, gate = AgentEventBus(), threading.Event(), threading.Event()
+
+    def block(event: AgentEvent) -> None:
+        started.set()
+        assert gate.wait(LIMIT_S)
+
+    bus.subscribe(block, background=True)
+    emit(bus, "a")
+    assert started.wait(LIMIT_S)
+    assert not await bus.drain(timeout_s=0.01)
+    gate.set()
+    assert await bus.drain(timeout_s=LIMIT_S)
+
+
 async def test_a_full_queue_drops_its_oldest_events_and_counts_them() -> None:
     bus, seen = AgentEventBus(), list[AgentEvent]()
     started, gate = threading.Event(), threading.Event()
@@ -424,6 +450,47 @@ async def test_a_raising_async_subscriber_is_counted_and_goes_on() -> None:
     assert subscription.errors == 1
 
 
+async def test_a_serving_task_that_is_cancelled_before_its_first_step_is_replaced() -> None:
+    bus, seen = AgentEventBus(), list[AgentEvent]()
+
+    async def note(event: AgentEvent) -> None:
+        seen.append(event)
+
+    bus.subscribe(note, background=True)
+    emit(bus, "a")
+    (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+    task.cancel()
+    await asyncio.wait([task])
+    assert seen == []
+    emit(bus, "b")
+    assert await bus.drain(timeout_s=LIMIT_S)
+    assert texts_of(seen) == ["a", "b"]
+
+
+async def test_an_event_that_comes_while_the_serving_task_ends_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus, seen, late = AgentEventBus(), list[AgentEvent](), ["late"]
+    look = TaskServer._next
+
+    def look_and_be_late(server: TaskServer) -> AgentEvent | None:
+        event = look(server)
+        if event is None and late:
+            thread = threading.Thread(target=emit, args=(bus, late.pop()))
+            thread.start()
+            thread.join(LIMIT_S)
+        return event
+
+    async def note(event: AgentEvent) -> None:
+        seen.append(event)
+
+    monkeypatch.setattr(TaskServer, "_next", look_and_be_late)
+    bus.subscribe(note, background=True)
+    emit(bus, "in time")
+    (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.wait([task])
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    assert texts_of(seen) == ["in time", "late"]
+
+
 def test_events_of_an_async_subscriber_wait_for_an_event_loop_and_outlive_a_closed_one() -> None:
     bus, seen = AgentEventBus(), list[str]()
 
@@ -544,6 +611,25 @@ async def test_a_stream_takes_events_and_its_end_from_other_threads() -> None:
     await asyncio.wait_for(consumer, LIMIT_S)
     thread.join(LIMIT_S)
     assert texts_of(seen) == list(map(str, range(2000)))
+
+
+async def test_an_event_that_another_thread_puts_while_the_consumer_falls_asleep_wakes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, bus, queue = asyncio.get_running_loop(), AgentEventBus(), EventQueue()
+    bus.subscribe(queue.put)
+    create_future = loop.create_future
+
+    def emit_first() -> asyncio.Future[None]:
+        monkeypatch.undo()
+        emit(bus, "a")
+        return create_future()
+
+    monkeypatch.setattr(loop, "create_future", emit_first)
+    step = queue.__anext__()
+    with pytest.raises(StopIteration) as stopped:
+        step.send(None)
+    assert texts_of([stopped.value.value]) == ["a"]
 
 
 async def test_a_consumer_that_is_cancelled_loses_no_event() -> None:

@@ -251,16 +251,16 @@ def test_the_start_of_the_prompt_moves_seldom(is_one_send: bool) -> None:
     window, info = window_of([user_message("the question")]), model(4_100)
     starts = list[int]()
     for number in range(400):
-        window.append(tool_round(number))
+        window.append(tool_round(number, "word " * (1 + number % 97)))
         if not is_one_send:
             window.append([say("Done."), user_message("next")])
-        kept = assemble(window, info=info).request.messages
-        assert estimate_request(LLMRequest(kept)) <= 4_000
-        starts.append(id(kept[1]))
+        request = assemble(window, info=info).request
+        assert estimate_request(request) <= 4_000
+        starts.append(id(request.messages[1]))
     moves = sum(one != other for one, other in pairwise(starts))
     total = sum(map(estimate_message, window.messages))
     # A step frees 40 % of 4,000 tokens.
-    assert 10 < moves <= total / 1_600 + 1
+    assert 5 < moves <= total / 1_600 + 1
 
 
 def test_a_late_answer_does_not_disturb_the_measure_of_what_came_before() -> None:

@@ -289,6 +289,15 @@ def test_an_id_that_stands_twice_in_one_reply_takes_the_results_in_their_order()
     assert [one.tool_result.content[0] for one in view if one.tool_result] == [TextPart("a"), TextPart("b")]
 
 
+def test_one_object_that_stands_at_several_places_becomes_another_at_each() -> None:
+    ask, answer = reply(call("c1")), result("c1")
+    log = [user_message("hi"), ask, answer, ask, answer, ask, answer]
+    once, again = repair(log), repair(log)
+    assert ids_of(once.messages) == ["u", "a:c1", "r:c1", "a:c1_2", "r:c1_2", "a:c1_3", "r:c1_3"]
+    assert check(once.messages) == []
+    assert all(one is other for one, other in zip(once.messages, again.messages, strict=True))
+
+
 def test_a_fresh_id_is_never_one_that_the_log_holds_already_and_a_later_twin_gives_way() -> None:
     log = [user_message("hi"), reply(call("c1_2"), call("c1"), call("c1")), reply(call("c1_3"))]
     assert ids_of(repair(log).messages)[1] == "a:c1_2:c1:c1_3"
