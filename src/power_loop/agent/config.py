@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import LLMRetryPolicy
 from power_loop.core.turn.budget import SendLimits
 from power_loop.core.turn.options import SendOptions, check_options
@@ -15,7 +16,7 @@ from power_loop.core.turn.options import SendOptions, check_options
 _MIN_LEASE_TTL_S = 0.3
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoopConfig:
     """Is a loop's configuration; every field may be left out.
 

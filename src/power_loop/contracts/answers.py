@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from power_loop.contracts.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Approve:
     """Lets a call run, with other `arguments` if they are given; they have to fit the tool's schema."""
 
     arguments: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deny:
     """Refuses a call; the model is told `reason`."""
 
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Give:
     """Brings a call's result: whatever a handler may return. `is_error` marks it as an error for the model."""
 

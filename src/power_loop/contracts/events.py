@@ -7,15 +7,15 @@ they tell what is streaming by, and are void once `StreamReset` or another attem
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import Usage
 from power_loop.contracts.messages import Message
 from power_loop.contracts.results import StatefulResult
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EventPayload:
     """Is the root of all payloads; `type` is the event's frozen name, `is_durable` tells whether it stands for stored
     facts."""
@@ -63,21 +63,21 @@ class AgentEvent:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionCreated(EventPayload):
     """A session exists."""
 
     type = "session.created"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionClosed(EventPayload):
     """A session takes no more input."""
 
     type = "session.closed"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendStarted(EventPayload):
     """A turn began: with a new input, or (`is_resume`) with a stored one."""
 
@@ -87,7 +87,7 @@ class SendStarted(EventPayload):
     is_resume: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendFinished(EventPayload):
     """A turn came to rest."""
 
@@ -96,7 +96,7 @@ class SendFinished(EventPayload):
     result: StatefulResult
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendFailed(EventPayload):
     """A turn ended with an error, which its caller gets; `code` is the error's frozen code."""
 
@@ -106,14 +106,14 @@ class SendFailed(EventPayload):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoundStarted(EventPayload):
     """A model call is next."""
 
     type = "round.started"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoundFinished(EventPayload):
     """A reply and all its calls are settled."""
 
@@ -122,7 +122,7 @@ class RoundFinished(EventPayload):
     tool_calls: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMCallStarted(EventPayload):
     """An attempt of a model call goes out; `attempt` counts from 1."""
 
@@ -134,7 +134,7 @@ class LLMCallStarted(EventPayload):
     messages: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMCallFinished(EventPayload):
     """A reply is stored. `usage` is None when the provider sent none."""
 
@@ -148,7 +148,7 @@ class LLMCallFinished(EventPayload):
     request_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMCallFailed(EventPayload):
     """An attempt failed. `retry_in_s` is the wait before the next one, None if there is none."""
 
@@ -162,7 +162,7 @@ class LLMCallFailed(EventPayload):
     retry_in_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StreamReset(EventPayload):
     """What streamed in this round is void: the stream was cut and the call is tried again."""
 
@@ -172,7 +172,7 @@ class StreamReset(EventPayload):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TextDelta(EventPayload):
     """A piece of the answer."""
 
@@ -182,7 +182,7 @@ class TextDelta(EventPayload):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReasoningDelta(EventPayload):
     """A piece of the model's reasoning."""
 
@@ -192,7 +192,7 @@ class ReasoningDelta(EventPayload):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallDelta(EventPayload):
     """A piece of a tool call's arguments; `index` is its position in the reply, `name` comes with the first piece."""
 
@@ -204,7 +204,7 @@ class ToolCallDelta(EventPayload):
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MessageAppended(EventPayload):
     """A message is in the log."""
 
@@ -214,7 +214,7 @@ class MessageAppended(EventPayload):
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolBatchStarted(EventPayload):
     """Calls of one reply begin."""
 
@@ -223,7 +223,7 @@ class ToolBatchStarted(EventPayload):
     call_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolBatchFinished(EventPayload):
     """No call of the batch can go on by itself."""
 
@@ -232,7 +232,7 @@ class ToolBatchFinished(EventPayload):
     call_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallStarted(EventPayload):
     """A call runs."""
 
@@ -244,7 +244,7 @@ class ToolCallStarted(EventPayload):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallProgressed(EventPayload):
     """A running call says how far it is; `fraction` is 0.0 to 1.0."""
 
@@ -257,7 +257,7 @@ class ToolCallProgressed(EventPayload):
     fraction: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallFinished(EventPayload):
     """A call is settled in the ledger with `state`, and its answer is in the log."""
 
@@ -270,7 +270,7 @@ class ToolCallFinished(EventPayload):
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallWaiting(EventPayload):
     """A call waits for an answer."""
 
@@ -282,7 +282,7 @@ class ToolCallWaiting(EventPayload):
     prompt: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallAnswered(EventPayload):
     """A waiting call was answered; `decision` is approved, denied or result."""
 
@@ -293,7 +293,7 @@ class ToolCallAnswered(EventPayload):
     decision: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TranscriptRepaired(EventPayload):
     """The view of the log had to be mended before a request; `problems` says how. The log is as it was."""
 
@@ -303,7 +303,7 @@ class TranscriptRepaired(EventPayload):
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WindowTrimmed(EventPayload):
     """The oldest messages were left out of a request because it would not fit the context window."""
 
@@ -313,7 +313,7 @@ class WindowTrimmed(EventPayload):
     left_out: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LeaseTaken(EventPayload):
     """A session was taken over from an owner that died."""
 
@@ -322,7 +322,7 @@ class LeaseTaken(EventPayload):
     previous_owner: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HookFailed(EventPayload):
     """A hook raised."""
 

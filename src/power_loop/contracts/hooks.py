@@ -9,10 +9,10 @@ open: the failure becomes an event.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import LLMRequest, LLMResponse
 from power_loop.contracts.messages import ContentPart, Message
 from power_loop.contracts.results import StatefulResult
@@ -43,7 +43,7 @@ class HookPoint(str, Enum):
 # ---- decisions ----
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Veto:
     """Says no.
 
@@ -53,7 +53,7 @@ class Veto:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Skip:
     """Answers a tool call, without running it, with `result`; or a model call with `response`."""
 
@@ -61,7 +61,7 @@ class Skip:
     response: LLMResponse | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rewrite:
     """Goes on with something else: `content` of an input, `request` of a model call, `response` of a reply, `arguments`
     or `result` of a call."""
@@ -73,7 +73,7 @@ class Rewrite:
     result: ToolResult | str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RequireApproval:
     """Parks a tool call until a person approves it.
 
@@ -84,7 +84,7 @@ class RequireApproval:
     data: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Park:
     """Parks a tool call until somebody gives its value."""
 
@@ -100,7 +100,7 @@ Decision = Veto | Skip | Rewrite | RequireApproval | Park
 # ---- contexts: one a point; all know session, send and round (0 where there is none) ----
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HookContext:
     """Is what every hook is told. `metadata` is the session's."""
 
@@ -113,21 +113,21 @@ class HookContext:
     metadata: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionStartContext(HookContext):
     """A session was created."""
 
     point = HookPoint.SESSION_START
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionEndContext(HookContext):
     """A session was closed."""
 
     point = HookPoint.SESSION_END
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendStartContext(HookContext):
     """An input is about to be stored.
 
@@ -141,7 +141,7 @@ class SendStartContext(HookContext):
     is_resume: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendEndContext(HookContext):
     """A turn came to rest with `result`, which is durable."""
 
@@ -150,7 +150,7 @@ class SendEndContext(HookContext):
     result: StatefulResult
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoundStartContext(HookContext):
     """A model call is next. Veto ends the send with status `vetoed`."""
 
@@ -158,7 +158,7 @@ class RoundStartContext(HookContext):
     allows = (Veto,)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoundDecideContext(HookContext):
     """The loop decided what to do next; `action` is its name."""
 
@@ -168,7 +168,7 @@ class RoundDecideContext(HookContext):
     action: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoundEndContext(HookContext):
     """A reply and all its calls are durable."""
 
@@ -177,7 +177,7 @@ class RoundEndContext(HookContext):
     tool_calls: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMBeforeContext(HookContext):
     """A request is about to go out.
 
@@ -190,7 +190,7 @@ class LLMBeforeContext(HookContext):
     request: LLMRequest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMAfterContext(HookContext):
     """A reply came and is about to be stored. Rewrite(response=...) stores another, Veto ends the send without it."""
 
@@ -201,7 +201,7 @@ class LLMAfterContext(HookContext):
     response: LLMResponse
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlannedCall:
     """Is a call as hooks see it. `arguments` are parsed and valid against the tool's schema."""
 
@@ -213,7 +213,7 @@ class PlannedCall:
     is_approved: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolsBeforeContext(HookContext):
     """A batch of calls is about to run. Veto answers all of them with an error."""
 
@@ -223,7 +223,7 @@ class ToolsBeforeContext(HookContext):
     calls: tuple[PlannedCall, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolsAfterContext(HookContext):
     """All calls of a batch are settled and durable."""
 
@@ -233,7 +233,7 @@ class ToolsAfterContext(HookContext):
     messages: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolBeforeContext(HookContext):
     """A call is about to run.
 
@@ -247,7 +247,7 @@ class ToolBeforeContext(HookContext):
     call: PlannedCall
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolAfterContext(HookContext):
     """A call gave `result`, not yet stored. Rewrite(result=...) stores another."""
 
@@ -258,7 +258,7 @@ class ToolAfterContext(HookContext):
     result: ToolResult
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolErrorContext(HookContext):
     """A call failed with `error`; `result` is what the model will be told.
 
@@ -273,7 +273,7 @@ class ToolErrorContext(HookContext):
     result: ToolResult
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MessageAppendContext(HookContext):
     """Messages were appended to the log and are durable; `first_seq` is the seq of the first."""
 

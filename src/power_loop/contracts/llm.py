@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any, Protocol
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.messages import Message, Origin, Role, TextPart, ToolCallPart
 
 
@@ -23,7 +24,7 @@ class StopReason(str, Enum):
     CONTEXT_FULL = "context_full"  # the context window ended the reply
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """Is what one model call cost, in tokens, in one form for all providers.
 
@@ -55,7 +56,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolSpec:
     """Is what a model is told of a tool.
 
@@ -68,7 +69,7 @@ class ToolSpec:
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutputSchema:
     """Is the JSON Schema that the final answer has to fit. `memo` is scratch space for wires and validators."""
 
@@ -78,7 +79,7 @@ class OutputSchema:
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMRequest:
     """Is one call of a model.
 
@@ -102,7 +103,7 @@ class LLMRequest:
     extra: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMResponse:
     """Is one whole reply. `usage` is None when the provider sent none; it is never copied from another call.
 
@@ -158,7 +159,7 @@ class LLMDelta:
 Emit = Callable[[LLMDelta], None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelInfo:
     """Is what the kernel has to know of a model. Window and cap are in tokens.
 
@@ -197,7 +198,7 @@ class LLMService(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMRetryPolicy:
     """Says when a failed model call is tried again.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any
 
 from power_loop.contracts.errors import InputError
+from power_loop.contracts.frozen import frozen
 
 
 class Role(str, Enum):
@@ -36,7 +37,7 @@ def clean_text(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TextPart:
     """Is plain text."""
 
@@ -46,7 +47,7 @@ class TextPart:
         object.__setattr__(self, "text", clean_text(self.text))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImagePart:
     """Is an image: base64 `data` with its `media_type`, or a `url`. `detail` is OpenAI's `low|high|auto`."""
 
@@ -61,7 +62,7 @@ class ImagePart:
         return cls(media_type=media_type, data=base64.b64encode(data).decode("ascii"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FilePart:
     """Is a file such as a PDF: base64 `data` with its `media_type`, a `url`, or a provider's `file_id`."""
 
@@ -77,7 +78,7 @@ class FilePart:
         return cls(media_type=media_type, data=base64.b64encode(data).decode("ascii"), filename=filename)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AudioPart:
     """Is a sound: base64 `data` in `format` `wav` or `mp3`."""
 
@@ -85,7 +86,7 @@ class AudioPart:
     format: str = "wav"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReasoningPart:
     """Is a model's reasoning. `raw` is the provider's own JSON block, byte-exact, which goes back to the same model
     only.
@@ -102,7 +103,7 @@ class ReasoningPart:
         object.__setattr__(self, "text", clean_text(self.text))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallPart:
     """Is the model's wish to call a tool. `arguments` is its JSON text exactly as it came, valid or not.
 
@@ -118,7 +119,7 @@ class ToolCallPart:
         object.__setattr__(self, "arguments", clean_text(self.arguments))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RefusalPart:
     """Is a refusal in the model's words."""
 
@@ -128,7 +129,7 @@ class RefusalPart:
         object.__setattr__(self, "text", clean_text(self.text))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpaquePart:
     """Is a provider's block that the kernel does not interpret; `raw` is its JSON, byte-exact, for the same model
     only."""
@@ -140,7 +141,7 @@ class OpaquePart:
 ContentPart = TextPart | ImagePart | FilePart | AudioPart
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolResultPart:
     """Is the answer to one tool call."""
 
@@ -152,7 +153,7 @@ class ToolResultPart:
 Part = ContentPart | ReasoningPart | ToolCallPart | ToolResultPart | RefusalPart | OpaquePart
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Is where an assistant message came from: reasoning and opaque parts go back only where wire and model are the
     same."""
@@ -161,7 +162,7 @@ class Origin:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """Is one message of the log. A tool message holds exactly one `ToolResultPart`.
 

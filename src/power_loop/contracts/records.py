@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import Usage
 from power_loop.contracts.messages import ContentPart, Message
 from power_loop.contracts.states import CallState, Effect, SendStatus, SessionState, WaitKind
@@ -13,7 +13,7 @@ from power_loop.contracts.states import CallState, Effect, SendStatus, SessionSt
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionRecord:
     """Is one session. `next_seq` is the sequence number of the next message (the first is 1), `send_count` the number
     of sends so far.
@@ -36,7 +36,7 @@ class SessionRecord:
     lease_until_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MessageRecord:
     """Is one row of the log: `seq` orders it, `send_index` and `round` say which send and model call it belongs to."""
 
@@ -47,7 +47,7 @@ class MessageRecord:
     created_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CallRecord:
     """Is one tool call in the ledger, addressed by (`reply_seq`, `index`) and by `call_id`.
 
@@ -75,7 +75,7 @@ class CallRecord:
     result_seq: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendRecord:
     """Is one send: an input and what became of it. `options` is what was asked of this send and what a resume needs
     (JSON).
@@ -99,7 +99,7 @@ class SendRecord:
     ended_at_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionStats:
     """Is what a session took so far."""
 
@@ -112,7 +112,7 @@ class SessionStats:
     stored_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Page(Generic[T]):
     """Is one page of a list. `next_cursor` continues it; None is the end."""
 
@@ -120,7 +120,7 @@ class Page(Generic[T]):
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lease:
     """Is the right to write to a session: every write of a turn checks `owner` and `epoch`."""
 
@@ -129,7 +129,7 @@ class Lease:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """Is the wish to hold a session's lease as `owner` for `ttl_s` seconds.
 
@@ -142,7 +142,7 @@ class Claim:
     dead_owner: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NewSend:
     """Is an input to be stored: its user message, and what `SendRecord` says of the rest."""
 
@@ -152,7 +152,7 @@ class NewSend:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Accepted:
     """Is what taking the lease gave: the lease, the last send's index, and the head as it stands.
 
@@ -169,7 +169,7 @@ class Accepted:
     previous_owner: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NewCall:
     """Is a tool call to be entered in the ledger together with the reply that asks for it."""
 
@@ -182,7 +182,7 @@ class NewCall:
     idempotency_key: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelCall:
     """Is what one model call was: `usage` is None when the provider sent none."""
 
@@ -195,7 +195,7 @@ class ModelCall:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NewReply:
     """Is a reply to be stored at `at_seq`: `messages` is the assistant message and, behind it, answers to calls that do
     not run.
@@ -214,7 +214,7 @@ class NewReply:
     end: SendEnd | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CallStep:
     """Is one step of a call in the ledger, addressed by (`reply_seq`, `index`).
 
@@ -236,7 +236,7 @@ class CallStep:
     is_approved: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendEnd:
     """Is how a send comes to rest: its status and its recorded result (JSON).
 
@@ -247,7 +247,7 @@ class SendEnd:
     result: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionView:
     """Is everything a turn needs to know of a session, read in one snapshot.
 

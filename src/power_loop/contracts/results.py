@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import Usage
 from power_loop.contracts.states import SendStatus, WaitKind
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PendingCall:
     """Is a tool call that is open. With a `wait_kind` it waits for an answer; `prompt` says what is asked.
 
@@ -28,7 +29,7 @@ class PendingCall:
     data: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StatefulResult:
     """Is how a turn ended: `status` first, then `final_text`, and `output` when an `output_schema` was given.
 

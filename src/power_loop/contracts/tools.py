@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from power_loop.contracts.cancellation import CancellationToken
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.messages import ContentPart
 from power_loop.contracts.states import Effect, WaitKind
 
@@ -16,7 +17,7 @@ DEFAULT_TIMEOUT_S = 120.0
 DEFAULT_RESULT_CHARS = 30_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolResult:
     """Is what a handler returns when plain text or JSON is not enough.
 
@@ -27,7 +28,7 @@ class ToolResult:
     is_error: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Waiting:
     """Is returned by a handler (or a hook) to park its call until a person or the application answers, in whatever
     process.
@@ -113,7 +114,7 @@ ToolHandler = Callable[..., ToolOutput] | Callable[..., Awaitable[ToolOutput]]
 ToolProbe = Callable[[str], ToolOutput | Awaitable[ToolOutput]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolDefinition:
     """Is one tool that a model may call.
 

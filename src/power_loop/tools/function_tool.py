@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.tools import ToolDefinition
 from power_loop.tools.shape import Convert
 
@@ -14,7 +15,7 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FunctionTool(ToolDefinition, Generic[P, R_co]):
     """Is a tool whose schema comes from its handler's type hints.
 

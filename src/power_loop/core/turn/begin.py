@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from power_loop.contracts.answers import Answer
 from power_loop.contracts.errors import InputError, LeaseLostError, SessionPendingError, StoreError
 from power_loop.contracts.events import LeaseTaken, SendStarted
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import HookPoint, Rewrite, SendStartContext, Veto
 from power_loop.contracts.messages import ContentPart, Message, Role, content_of
 from power_loop.contracts.records import Accepted, NewSend, SendRecord
@@ -32,7 +32,7 @@ from power_loop.tools.registry import ToolRegistry
 _LOG = logging.getLogger("power_loop")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnSeat:
     """Is where a turn takes place: what its handle gives it, its session, its tools, its stop switch, who listens."""
 

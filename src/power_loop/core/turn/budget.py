@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendLimits:
     """Is what one send may take; None is no limit. Each limit has its own status, and the answer that was given is
     kept.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import StopReason
 from power_loop.contracts.states import SendStatus
 
@@ -18,7 +18,7 @@ class OutputCheck(Enum):
     INVALID = "invalid"  # it does not fit, and the repairs are used up
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReplyFacts:
     """Is what matters of a reply that is about to be stored; `concludes` is the status that a concluding reply ends
     with."""
@@ -30,7 +30,7 @@ class ReplyFacts:
     concludes: SendStatus | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnFacts:
     """Is everything that the decision depends on.
 
@@ -48,36 +48,36 @@ class TurnFacts:
     reply: ReplyFacts | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CallModel:
     """Ask the model for the next reply."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Conclude:
     """Ask the model for one last reply without tools; the send ends with it as `status`."""
 
     status: SendStatus
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunTools:
     """Run the open calls that wait for nobody."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AskAgain:
     """Store the reply, tell the model what is wrong with it, and go on."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Abort:
     """Settle the open calls without running them and end the send."""
 
     status: SendStatus
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finish:
     """Bring the send to rest."""
 

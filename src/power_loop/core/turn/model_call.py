@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from power_loop.contracts.errors import LLMContextOverflowError, LLMError
@@ -16,6 +16,7 @@ from power_loop.contracts.events import (
     TranscriptRepaired,
     WindowTrimmed,
 )
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import HookPoint, LLMAfterContext, LLMBeforeContext, Rewrite, Skip, Veto
 from power_loop.contracts.llm import (
     DeltaKind,
@@ -50,7 +51,7 @@ class Vetoed(Exception):  # noqa: N818  (a signal of the loop to itself, not an 
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Prompt:
     """Is a request as the hooks leave it, about how many tokens it has, and the reply if a hook gave it."""
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import OutputSchema
 from power_loop.core.turn.budget import SendLimits
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendOptions:
     """Is how one send differs from its loop's configuration; None leaves the configuration's choice.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.json_schema import (
     InvalidJson,
     Problem,
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _FENCED = re.compile(r"```[a-zA-Z]*\s*\n(.*?)\n?\s*```", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckedOutput:
     """Is an answer held to its schema: the `value` where there are no `problems`."""
 

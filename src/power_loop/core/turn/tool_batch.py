@@ -16,6 +16,7 @@ from power_loop.contracts.events import (
     ToolCallStarted,
     ToolCallWaiting,
 )
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import (
     Decision,
     HookPoint,
@@ -66,7 +67,7 @@ class _Ready:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Settled:
     """Is a step that is ready to be committed, and what is announced behind it."""
 

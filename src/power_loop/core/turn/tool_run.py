@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from power_loop.contracts.cancellation import CancellationToken
 from power_loop.contracts.errors import ToolError
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.states import CallState
 from power_loop.contracts.tools import Waiting
 from power_loop.core.context import texts
@@ -20,7 +20,7 @@ from power_loop.tools.output import Output, error_output, output_of
 GRACE_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """Is how a call ended: its state, what it gave, and the exception that it raised if it did."""
 

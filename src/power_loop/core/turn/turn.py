@@ -12,6 +12,7 @@ from typing import Any
 
 from power_loop.contracts.clock import Clock
 from power_loop.contracts.events import EventPayload, HookFailed, MessageAppended
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import HookContext, HookPoint, MessageAppendContext
 from power_loop.contracts.llm import LLMResponse, LLMRetryPolicy, LLMService, Usage
 from power_loop.contracts.messages import Message, Role
@@ -31,7 +32,7 @@ from power_loop.tools.registry import ToolRegistry
 _UNLIMITED = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnKit:
     """Is what a handle gives to each of its turns.
 
