@@ -138,9 +138,11 @@ class _LeanConnections:
             if protocol.transport is not None
         ]
         self._session.detach()
-        self._connector.close()
+        # Without its loop the connector has nothing to wait for: one step is all of its closing.
+        closing = self._connector.close().__await__()
+        next(closing, None)
         for transport in transports:
-            # The loop is gone, so no callback of it will ever close the socket.
+            # No callback of the loop will ever close the socket, and the transport has no public way that needs none.
             finish = getattr(transport, "_call_connection_lost", None)
             if finish is not None and getattr(transport, "_sock", None) is not None:
                 finish(None)
