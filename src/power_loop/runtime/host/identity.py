@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import uuid
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def _process(pid: int) -> str:
 
 def new_owner_id() -> str:
     """Return an id that no other process and no other call ever returns: place, pid, start time, and a random part."""
-    return f"{_process(os.getpid())}{_SEPARATOR}{uuid.uuid4().hex[:12]}"
+    return f"{_process(os.getpid())}{_SEPARATOR}{os.urandom(6).hex()}"
 
 
 def is_owner_dead(owner: str) -> bool:
