@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -90,8 +91,8 @@ class HandlerRun:
         if self._is_async:
             return await self.handler(**keywords)
         given = await self.threads.run(functools.partial(self.handler, **keywords))
-        # A plain function may still hand out a coroutine.
-        return await given if asyncio.iscoroutine(given) else given
+        # A plain function may still hand out something to wait for.
+        return await given if inspect.isawaitable(given) else given
 
     def _cancelled(self, error: asyncio.CancelledError) -> Outcome:
         if self.cause == "timeout":
