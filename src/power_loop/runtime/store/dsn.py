@@ -45,6 +45,9 @@ def parse_dsn(dsn: str | os.PathLike[str]) -> SqliteDsn:
         return _sqlite(None, query)
     found = _SCHEME.match(text)
     if found is None:
+        if "//" in text and ":" in text:
+            # Not shown, because it may be a URL with a password in it.
+            raise InvalidDsnError(f"dsn looks like a URL but names no database as one does: give {_FORMS}")
         return _sqlite(_checked_path(text, repr(text)), query)
     scheme, rest = found[1].lower(), text[found.end() :]
     if scheme != "sqlite" or not rest.startswith("//"):

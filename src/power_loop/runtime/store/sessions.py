@@ -267,7 +267,7 @@ class Sessions:
         limit: int,
     ) -> Page[SessionRecord]:
         """Return a page of sessions, newest first, that have this state and these members of metadata."""
-        conditions = ["(s.created_at_ms < ? OR (s.created_at_ms = ? AND s.id < ?))"]
+        conditions = ["s.created_at_ms <= ? AND (s.created_at_ms < ? OR s.id < ?)"]
         filters: list[Any] = []
         if state is not None:
             conditions.append("s.state = ?")

@@ -98,8 +98,8 @@ class ToolCalls:
                     call.index,
                     send_index,
                     call.call_id,
-                    call.name,
-                    call.arguments,
+                    clean_text(call.name),
+                    clean_text(call.arguments),
                     call.effect.value,
                     call.state.value,
                     # A call that is entered as started begins its first attempt with it.
@@ -144,10 +144,12 @@ class ToolCalls:
         self, tx: Transaction, session_id: str, *, states: Sequence[CallState] | None = None
     ) -> tuple[CallRecord, ...]:
         """Return calls in order, of these states only if given."""
-        wanted = None if states is None else set(states)
-        rows = await tx.query(self._all, (session_id,))
-        records = [_record_of(session_id, row) for row in rows]
-        return tuple([record for record in records if wanted is None or record.state in wanted])
+        if states is None:
+            return tuple([_record_of(session_id, row) for row in await tx.query(self._all, (session_id,))])
+        wanted = frozenset(states)
+        # Open calls have an index of their own.
+        rows = await tx.query(self._open if wanted <= OPEN_CALLS else self._all, (session_id,))
+        return tuple([record for record in [_record_of(session_id, row) for row in rows] if record.state in wanted])
 
     async def read_open(self, tx: Transaction, session_id: str) -> tuple[CallRecord, ...]:
         """Return the open calls in order."""

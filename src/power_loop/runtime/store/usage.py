@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from power_loop.contracts.llm import Usage
+from power_loop.contracts.messages import clean_text
 from power_loop.contracts.records import ModelCall
 from power_loop.runtime.store.sql.database import Transaction
 from power_loop.runtime.store.sql.dialect import Renderer
 
 _NO_USAGE = (None, None, None, None, None, 0)
+# A provider's figure beyond all sense is cut, so that the sums of it stay within 64 bits.
+_MAX_TOKENS = 10**12
 
 
 class ModelCalls:
@@ -44,11 +47,11 @@ class ModelCalls:
             _NO_USAGE
             if usage is None
             else (
-                usage.input_tokens,
-                usage.output_tokens,
-                usage.cached_input_tokens,
-                usage.cache_write_tokens,
-                usage.reasoning_tokens,
+                _bounded(usage.input_tokens),
+                _bounded(usage.output_tokens),
+                _bounded(usage.cached_input_tokens),
+                _bounded(usage.cache_write_tokens),
+                _bounded(usage.reasoning_tokens),
                 int(usage.is_estimated),
             )
         )
@@ -59,13 +62,13 @@ class ModelCalls:
                 reply_seq,
                 send_index,
                 round,
-                call.model,
-                call.stop,
+                clean_text(call.model),
+                clean_text(call.stop),
                 *tokens,
                 call.attempts,
                 call.duration_ms,
-                call.provider_id,
-                call.request_id,
+                _cleaned(call.provider_id),
+                _cleaned(call.request_id),
                 at_ms,
             ),
         )
@@ -75,3 +78,11 @@ class ModelCalls:
         [row] = await tx.query(self._sum, (session_id, from_seq, to_seq))
         count, prompt, reply, cached, written, reasoning, is_estimated = row
         return count, Usage(prompt, reply, cached, written, reasoning, bool(is_estimated))
+
+
+def _bounded(tokens: int) -> int:
+    return max(0, min(tokens, _MAX_TOKENS))
+
+
+def _cleaned(text: str | None) -> str | None:
+    return None if text is None else clean_text(text)

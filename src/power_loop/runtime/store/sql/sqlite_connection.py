@@ -85,8 +85,8 @@ def is_busy(error: sqlite3.Error) -> bool:
 def coded(error: Exception, name: str) -> StoreError:
     """Return our error for one of SQLite's; `name` says which database."""
     result: StoreError
-    if isinstance(error, sqlite3.IntegrityError) and "constraint failed" in str(error):
-        result = DuplicateKeyError(f"a row of database {name} breaks a rule of its table: {error}")
+    if isinstance(error, sqlite3.IntegrityError) and "UNIQUE constraint failed" in str(error):
+        result = DuplicateKeyError(f"database {name} has a row of this key already: {error}")
     elif (failure := failure_of(error)) is not None:
         result = failure.kind(f"database {name}: {error}: {failure.advice}")
     elif isinstance(error, (OverflowError, UnicodeEncodeError)):

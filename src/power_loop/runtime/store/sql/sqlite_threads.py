@@ -105,17 +105,21 @@ class SqliteThreads:
     def put_read(self, job: Job) -> None:
         """Give the reading threads something to do."""
         if not self._readers:
-            with self._readers_lock:
-                if not self._readers:
-                    self._readers = [
-                        threading.Thread(target=self._read_on, name=f"power-loop-store-reader-{number}", daemon=True)
-                        for number in range(READERS)
-                    ]
-                    for thread in self._readers:
-                        thread.start()
+            self._start_readers()
         self.reads.put(job)
         if self.is_over:
             self._refuse_all()
+
+    def _start_readers(self) -> None:
+        with self._readers_lock:
+            if self._readers or self.is_over:
+                return
+            self._readers = [
+                threading.Thread(target=self._read_on, name=f"power-loop-store-reader-{number}", daemon=True)
+                for number in range(READERS)
+            ]
+            for thread in self._readers:
+                thread.start()
 
     # ---- as jobs, on the writing thread ----
 
@@ -138,13 +142,22 @@ class SqliteThreads:
     # ---- the writing thread ----
 
     def _write_on(self) -> None:
-        while not self.is_over:
-            # What a job holds is let go of with this call's frame, before the next wait.
-            self._take_what_waits()
-        for _ in self._readers:
+        try:
+            while not self.is_over:
+                # What a job holds is let go of with this call's frame, before the next wait.
+                self._take_what_waits()
+        finally:
+            self.is_over = True
+            self._close()
+
+    def _close(self) -> None:
+        with self._readers_lock:
+            readers = list(self._readers)
+        for _ in readers:
             self.reads.put(None)
-        for thread in self._readers:
+        for thread in readers:
             thread.join()
+        # Last, because the last connection of a file copies the write-ahead log into it and removes the log.
         if self._connection is not None:
             self._connection.close()
             self._connection = self._cursor = None
@@ -182,8 +195,7 @@ class SqliteThreads:
     def _commit(self, batch: list[Job]) -> None:
         """Run transactions and commit them together; each has its outcome afterwards."""
         try:
-            cursor = self._ready_cursor()
-            self._transact(cursor, batch)
+            self._transact(self._ready_cursor(), batch)
         except Exception as error:
             # BEGIN or COMMIT failed, or the disk under a statement: nothing of the batch is in the database.
             self._recover(error)
