@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from power_loop.contracts.errors import ConfigError, HookError, PowerLoopError
 from power_loop.contracts.events import HookFailed
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import (
     Decision,
     HookContext,
@@ -76,7 +76,7 @@ class HookHandle:
         return f"HookHandle({self.point.value!r}, {self.name!r}, order={self.order})"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Consulted(Generic[C]):
     """Is what the hooks of a point said: the context with everything they rewrote, and the decision."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import LLMRequest, ModelInfo, OutputSchema, ToolSpec
 from power_loop.contracts.messages import Message, Role
 from power_loop.core.context import texts
@@ -22,7 +22,7 @@ MAX_OUTPUT_SHARE = 0.5
 _NOTICE_TOKENS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Assembled:
     """Is a request and what is known of it.
 

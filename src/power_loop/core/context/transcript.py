@@ -7,8 +7,8 @@ import dataclasses
 import re
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.messages import (
     AudioPart,
     ContentPart,
@@ -47,7 +47,7 @@ _OPENING = user_message(texts.OPENING)
 _HOLE = Message(Role.TOOL, ())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Repaired:
     """Is a valid transcript, and in words what had to be mended for it."""
 
