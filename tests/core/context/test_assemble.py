@@ -225,6 +225,8 @@ def test_what_is_shown_fits_unless_it_is_the_newest_alone(log: list[Message], wi
     newest = [index for index, one in enumerate(view) if one.role is not Role.TOOL][-1]
     is_minimal = len(kept) <= len(view) - newest + 1
     cap = min(100, window_tokens // 2)
+    # The notice of what is left out counts as a flat figure, which is a little more than it takes.
+    assert 0 <= assembled.tokens - estimate_request(assembled.request) <= (40 if assembled.left_out else 0)
     assert estimate_request(assembled.request) <= window_tokens - cap or is_minimal
 
 

@@ -68,8 +68,9 @@ def assemble(
     room = info.context_window_tokens - min(cap, int(info.context_window_tokens * MAX_OUTPUT_SHARE))
     room = int(room * budget_share) - fixed
     transcript = window.transcript
-    messages, left_out = _fitting(transcript, room=room - (estimate_text(tail) if tail else 0), step=room * TRIM_STEP)
-    spoken = sum(map(estimate_message, messages)) if left_out else transcript.tokens
+    tail_tokens = estimate_text(tail) if tail else 0
+    messages, message_tokens = _fitting(transcript, room=room - tail_tokens, step=room * TRIM_STEP)
+    left_out = len(transcript.view()) - len(messages)
     if left_out:
         tail = _joined(texts.left_out(left_out), tail)
     request = LLMRequest(
@@ -86,28 +87,30 @@ def assemble(
         cache_key=window.session_id,
         extra=extra,
     )
-    tokens = fixed + spoken + (estimate_text(tail) if tail else 0)
+    tokens = fixed + message_tokens + tail_tokens + (_NOTICE_TOKENS if left_out else 0)
     return Assembled(request, left_out, transcript.problems, tokens)
 
 
 def _fitting(transcript: Transcript, *, room: int, step: float) -> tuple[tuple[Message, ...], int]:
-    """Return the newest messages that fit into `room` tokens, and how many were left out.
+    """Return the newest messages that fit into `room` tokens, and about how many tokens they take.
 
     What has to go is rounded up to a multiple of `step`, so the cut is the same for many rounds on end, and the same
     for everyone who knows the log: no memory of earlier cuts is needed.
     """
-    view = transcript.view()
-    excess = transcript.tokens - room
+    view, tokens = transcript.view(), transcript.tokens
+    excess = tokens - room
     if excess <= 0 or not view:
-        return tuple(view), 0
+        return tuple(view), tokens
     excess += _NOTICE_TOKENS
     cut = _cut(transcript, excess, step=step)
     last_user = transcript.last_user
     if cut <= last_user:
-        return tuple(view[cut:]), cut
+        return tuple(view[cut:]), tokens - transcript.tokens_before(cut)
     # A cut inside the last send keeps what the send is about.
-    cut = _cut(transcript, excess + estimate_message(view[last_user]), step=step)
-    return (view[last_user], *view[cut:]), cut - 1
+    question = view[last_user]
+    question_tokens = estimate_message(question)
+    cut = _cut(transcript, excess + question_tokens, step=step)
+    return (question, *view[cut:]), tokens - transcript.tokens_before(cut) + question_tokens
 
 
 def _cut(transcript: Transcript, excess: int, *, step: float) -> int:

@@ -159,12 +159,19 @@ class Transcript:
 
     def first_behind(self, tokens: int) -> int:
         """Return the first place in the view that has at least `tokens` tokens of messages before it."""
+        return bisect.bisect_left(self._all_sums(), tokens)
+
+    def tokens_before(self, index: int) -> int:
+        """Return about how many tokens the first `index` messages of the view take."""
+        return self._all_sums()[index]
+
+    def _all_sums(self) -> array[int]:
         view, sums = self.view(), self._sums
         total = sums[-1]
         for index in range(len(sums) - 1, len(view)):
             total += estimate_message(view[index])
             sums.append(total)
-        return bisect.bisect_left(sums, tokens)
+        return sums
 
     # ---- the three kinds of messages ----
 
