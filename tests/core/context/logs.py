@@ -29,7 +29,9 @@ NAMES = ("add", "fs.read", "", "n" * 65, "read_file")
 
 texts = st.sampled_from(WORDS)
 any_texts = st.sampled_from(WORDS + BLANKS)
-origins = st.none() | st.just(Origin("openai", "gpt-test"))
+THINKING = '{"type":"thinking","thinking":"hm","signature":"s"}'
+SERVER_CALL = '{"type":"server_tool_use","id":"srv_1","name":"search","input":{}}'
+origins = st.sampled_from((None, Origin("openai", "gpt-test"), Origin("anthropic", "claude-test")))
 
 
 def content_parts(text: st.SearchStrategy[str] = texts) -> st.SearchStrategy[ContentPart]:
@@ -52,9 +54,9 @@ spoken_parts = st.one_of(
     st.builds(TextPart, any_texts),
     calls,
     calls,
-    st.builds(ReasoningPart, any_texts, st.sampled_from((None, '{"type":"thinking"}'))),
+    st.builds(ReasoningPart, any_texts, st.sampled_from((None, THINKING))),
     st.builds(RefusalPart, any_texts),
-    st.just(OpaquePart('{"type":"server_tool_use"}')),
+    st.just(OpaquePart(SERVER_CALL)),
 )
 any_parts = st.one_of(content_parts(any_texts), spoken_parts, results)
 

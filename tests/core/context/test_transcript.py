@@ -218,7 +218,7 @@ def anthropic_messages(messages: list[Message]) -> list[dict[str, Any]]:
                 if part.raw is not None:
                     blocks.append({"type": "thinking", "thinking": part.text, "signature": "s"})
             elif isinstance(part, OpaquePart):
-                blocks.append({**json.loads(part.raw), "id": "srv_1", "name": "search", "input": {}})
+                blocks.append(json.loads(part.raw))
             elif message.role is Role.USER:
                 blocks.append({"type": "image", "source": {"type": "url", "url": "https://host/a.png"}})
         found = message.tool_result
