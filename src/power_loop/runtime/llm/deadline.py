@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from types import TracebackType
 
 
@@ -22,7 +23,7 @@ class Deadline:
         task = asyncio.current_task()
         assert task is not None, "model calls run in tasks"
         self._task = task
-        self._cancelling = task.cancelling() if hasattr(task, "cancelling") else 0
+        self._cancelling = task.cancelling() if sys.version_info >= (3, 11) else 0
         self._handle = asyncio.get_running_loop().call_later(self._seconds, self._pass)
         return self
 
@@ -32,9 +33,8 @@ class Deadline:
         self._handle.cancel()
         if not self._has_passed:
             return
-        others = 0
-        if hasattr(self._task, "uncancel"):
-            others = self._task.uncancel() - self._cancelling
+        # Before 3.11 tasks do not count who cancels them: a cancellation by others in the same instant is taken for ours.
+        others = self._task.uncancel() - self._cancelling if sys.version_info >= (3, 11) else 0
         if others <= 0 and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from exc
 
