@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from types import TracebackType
+from typing import Any
+
+# Before Python 3.11 tasks do not count their cancellations: one by others in the very same instant is taken for ours.
+_COUNTS_CANCELS = sys.version_info >= (3, 11)
 
 
 class Deadline:
@@ -22,8 +26,8 @@ class Deadline:
     def __enter__(self) -> Deadline:
         task = asyncio.current_task()
         assert task is not None, "model calls run in tasks"
-        self._task = task
-        self._cancelling = task.cancelling() if sys.version_info >= (3, 11) else 0
+        self._task: Any = task
+        self._cancelling: int = self._task.cancelling() if _COUNTS_CANCELS else 0
         self._handle = asyncio.get_running_loop().call_later(self._seconds, self._pass)
         return self
 
@@ -33,8 +37,7 @@ class Deadline:
         self._handle.cancel()
         if not self._has_passed:
             return
-        # Before 3.11 tasks do not count who cancels them: a cancellation by others in the same instant is taken for ours.
-        others = self._task.uncancel() - self._cancelling if sys.version_info >= (3, 11) else 0
+        others = self._task.uncancel() - self._cancelling if _COUNTS_CANCELS else 0
         if others <= 0 and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from exc
 
