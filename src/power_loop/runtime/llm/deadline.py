@@ -24,10 +24,10 @@ class Deadline:
         self._has_passed = False
 
     def __enter__(self) -> Deadline:
-        task = asyncio.current_task()
+        task: Any = asyncio.current_task()
         assert task is not None, "model calls run in tasks"
-        self._task: Any = task
-        self._cancelling: int = self._task.cancelling() if _COUNTS_CANCELS else 0
+        self._task = task
+        self._cancelling = task.cancelling() if _COUNTS_CANCELS else 0
         self._handle = asyncio.get_running_loop().call_later(self._seconds, self._pass)
         return self
 
