@@ -78,8 +78,8 @@ demo: $(STAMP) ## a real small model on this machine, a kill -9 in the middle of
 	@$(BIN)/python -m demo
 
 real: $(STAMP) ## the tests on a live model: the local one, or the one that POWER_LOOP_BASE_URL names
-	@$(BIN)/python -m demo.install_model
-	@$(BIN)/python -m pytest tests/real -q $(PYTEST_ARGS)
+	@[ -n "$$POWER_LOOP_BASE_URL" ] || $(BIN)/python -m demo.install_model
+	@$(BIN)/python -m pytest -m real tests/real tests/demo -q $(PYTEST_ARGS)
 
 bench: $(STAMP) ## the benchmarks, with their table and plot
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
