@@ -41,34 +41,44 @@ class SqliteDatabase:
     async def open(self, *, create: bool) -> bool:
         """Connect; False if there is no file and `create` does not allow to make one."""
         threads = self._running()
-        result: bool = await self._put(threads, Job(lambda: threads.open(create=create), loop=_loop()))
-        return result
+        future = _new_future()
+        threads.put(Job(lambda: threads.open(create=create), future))
+        return bool(await future)
 
     async def write(self, move: str, body: Body[T]) -> T:
         """Run a body that writes; it is durable when this returns, or has changed nothing when this raises.
 
         It is carried to its end even if the caller is cancelled.
         """
-        result: T = await self._put(self._threads or self._running(), Job(body, move=move, loop=_loop()))
-        return result
+        threads = self._threads or self._running()
+        future: asyncio.Future[T] = _new_future()
+        threads.put(Job(body, future, move=move))
+        try:
+            return await future
+        finally:
+            # An error that is raised here holds this frame, and the future holds the error.
+            del future
 
     async def read(self, body: Body[T]) -> T:
         """Run a body that reads, on one consistent snapshot."""
-        threads = self._threads or self._running()
         if self._file.path is None:
             return await self.write("read", body)
-        job = Job(body, move="read", loop=_loop())
-        threads.put_read(job)
-        assert job.future is not None
-        result: T = await job.future
-        return result
+        threads = self._threads or self._running()
+        future: asyncio.Future[T] = _new_future()
+        threads.put_read(Job(body, future, move="read"))
+        try:
+            return await future
+        finally:
+            del future
 
     async def aclose(self) -> None:
         """End what was begun, then let go of every connection and thread."""
         self._is_closed = True
         threads = self._threads
         if threads is not None:
-            await self._put(threads, Job(threads.stop, loop=_loop()))
+            future = _new_future()
+            threads.put(Job(threads.stop, future))
+            await future
 
     def close_soon(self) -> None:
         """Do what `aclose` does without waiting for it."""
@@ -91,12 +101,6 @@ class SqliteDatabase:
         """True if another file, or none, stands where this database was opened."""
         threads = self._threads
         return threads is not None and threads.identity is not None and threads.identity != self._file.identity()
-
-    @staticmethod
-    async def _put(threads: SqliteThreads, job: Job) -> Any:
-        threads.put(job)
-        assert job.future is not None
-        return await job.future
 
     def _running(self) -> SqliteThreads:
         with self._lock:
@@ -130,7 +134,8 @@ class SqliteDatabase:
             threads.writer.join(_EXIT_WAIT_S)
 
 
-_loop = asyncio.get_running_loop
+def _new_future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
 
 
 def _forget_all_threads() -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
+from types import CoroutineType
 from typing import Any
 
 from power_loop.contracts.errors import StoreError, StoreFullError, TransactionError
@@ -25,20 +26,19 @@ _DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)
 
 
 class Job:
-    """Is work for a thread, with the future of the event loop where its outcome is awaited, if anywhere.
+    """Is work for a thread, with the future on which its outcome is awaited, if it is.
 
     `move` names a transaction; None is work between transactions.
     """
 
-    __slots__ = ("act", "error", "future", "loop", "move", "value")
+    __slots__ = ("act", "error", "future", "move", "value")
 
     def __init__(
-        self, act: Callable[..., Any], *, move: str | None = None, loop: asyncio.AbstractEventLoop | None = None
+        self, act: Callable[..., Any], future: asyncio.Future[Any] | None = None, *, move: str | None = None
     ) -> None:
         self.act = act
+        self.future = future
         self.move = move
-        self.loop = loop
-        self.future: asyncio.Future[Any] | None = None if loop is None else loop.create_future()
         self.value: Any = None
         self.error: BaseException | None = None
 
@@ -325,18 +325,21 @@ def _run(job: Job, tx: SqliteTransaction) -> None:
     try:
         job.value = _drive(job.act, tx)
     except BaseException as error:
-        # Without this frame in its traceback the error does not hold the job, which holds the error.
-        job.error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+        job.error = error
 
 
 def _drive(body: Callable[..., Any], tx: SqliteTransaction) -> Any:
     """Run a body to its end. Raises `store.transaction_misuse` if it awaits something other than `tx`."""
     coroutine = body(tx)
+    if not isinstance(coroutine, CoroutineType):
+        raise TransactionError(f"the body of a transaction is no async function: it returned {coroutine!r}")
     try:
         awaited = coroutine.send(None)
     except StopIteration as stop:
         return stop.value
-    coroutine.close()
+    # A body that holds on to what it waits for is left where it is.
+    with contextlib.suppress(RuntimeError):
+        coroutine.close()
     raise TransactionError(
         f"a transaction awaited {awaited!r}: its body may await nothing but its tx, so that it never holds the"
         " database while it waits; do the rest before or after it"
@@ -347,7 +350,7 @@ def _act(job: Job) -> None:
     try:
         job.value = job.act()
     except BaseException as error:
-        job.error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+        job.error = error
 
 
 def _cause_of(job: Job) -> Exception:
@@ -371,8 +374,8 @@ def _release(jobs: list[Job]) -> None:
     """Wake those who wait for jobs: one wake-up for each event loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:
-        if job.loop is not None:
-            by_loop.setdefault(job.loop, []).append(job)
+        if job.future is not None:
+            by_loop.setdefault(job.future.get_loop(), []).append(job)
     for loop, done in by_loop.items():
         # A closed event loop raises: nobody waits there any more.
         with contextlib.suppress(RuntimeError):
@@ -382,9 +385,11 @@ def _release(jobs: list[Job]) -> None:
 def _settle(jobs: list[Job]) -> None:
     """Hand out outcomes; who was cancelled is left alone."""
     for job in jobs:
-        future = job.future
+        # An error holds the frames that it came through and these hold the job, so that the job may not hold the error.
+        error, job.error = job.error, None
+        future, job.future = job.future, None
         if future is not None and not future.done():
-            if job.error is not None:
-                future.set_exception(job.error)
+            if error is not None:
+                future.set_exception(error)
             else:
                 future.set_result(job.value)

@@ -1,0 +1,34 @@
+"""Gives a test a bare SQLite database behind the port, and a way to count what it commits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from power_loop.runtime.store.sql.sqlite import SqliteDatabase
+from power_loop.runtime.store.sql.sqlite_connection import SqliteFile
+from tests.runtime.store.parts import store_threads
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    opened = SqliteDatabase(SqliteFile(str(tmp_path / "bare.db")))
+    await opened.open(create=True)
+
+    async def make(tx) -> None:
+        await tx.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, word TEXT)")
+
+    await opened.write("make", make)
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(store_threads())
+    yield
+    for thread in set(store_threads()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
