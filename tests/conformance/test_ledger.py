@@ -238,6 +238,7 @@ async def test_a_whole_result_is_kept_beside_its_preview(store: SessionStore) ->
     assert (await store.get_stats("sess_1")).stored_bytes > 1_000_000
 
 
+@pytest.mark.promise("one-writer")
 async def test_nothing_is_written_under_a_lease_that_was_lost(store: SessionStore, clock: HandClock) -> None:
     await new_session(store)
     held = await waiting_call(store, "sess_1", "c1")

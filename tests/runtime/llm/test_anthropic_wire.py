@@ -180,6 +180,7 @@ def test_a_result_carries_its_images_and_its_failure() -> None:
     ]
 
 
+@pytest.mark.promise("reasoning-kept")
 def test_blocks_of_thinking_go_back_byte_for_byte() -> None:
     raw = '{"type":"thinking","thinking":"caf\\u00e9 \\ud83d\\ude00","signature":"c2ln"}'
     sent = wire().body(LLMRequest([HELLO, spoken((ReasoningPart("café", raw=raw), TextPart("Hi."))), HELLO]))

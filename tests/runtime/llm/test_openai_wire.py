@@ -222,6 +222,7 @@ def test_reasoning_goes_back_as_the_config_says(send_back: str, sent: dict[str, 
 
 
 @pytest.mark.parametrize("origin", [None, Origin("openai", "other"), Origin("anthropic", "m")])
+@pytest.mark.promise("reasoning-kept")
 def test_reasoning_of_another_model_does_not_go_back(origin: Origin | None) -> None:
     assert "reasoning_content" not in body([HELLO, spoken(THOUGHT, origin=origin), HELLO])["messages"][1]
 
