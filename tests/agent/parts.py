@@ -14,9 +14,11 @@ from power_loop import (
     LLMRequest,
     Message,
     StatefulAgentLoop,
+    StatefulResult,
     SystemClock,
     TextPart,
     ToolResultPart,
+    TurnStream,
 )
 
 T = TypeVar("T")
@@ -103,6 +105,14 @@ class Gate:
             return step
 
         return held
+
+
+async def watch(stream: TurnStream, seen: list[AgentEvent]) -> StatefulResult:
+    """Read a stream to its end into `seen`, which holds what came before an error too."""
+    async with stream as events:
+        async for event in events:
+            seen.append(event)  # noqa: PERF401 - an extend would lose what came before an error
+    return events.result
 
 
 class NoWaitClock(SystemClock):

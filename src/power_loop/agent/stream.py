@@ -48,9 +48,7 @@ class TurnStream(AsyncIterator[AgentEvent]):
     async def wait(self) -> StatefulResult:
         """Let the turn go on to its rest without reading further events, and return its result; raises what the turn
         raises."""
-        if self._task is None:
-            raise InputError("the turn has not begun: use `async with loop.stream(...) as events:`")
-        self._result = await asyncio.shield(self._task)
+        self._result = await asyncio.shield(self._begun())
         return self._result
 
     async def __aenter__(self) -> TurnStream:
@@ -84,10 +82,15 @@ class TurnStream(AsyncIterator[AgentEvent]):
         return self
 
     async def __anext__(self) -> AgentEvent:
+        task = self._begun()
         try:
             return await self._events.__anext__()
         except StopAsyncIteration:
-            assert self._task is not None
             if self._result is None:
-                await self._task
+                await task
             raise
+
+    def _begun(self) -> asyncio.Task[StatefulResult]:
+        if self._task is None:
+            raise InputError("the turn has not begun: use `async with loop.stream(...) as events:`")
+        return self._task
