@@ -1,0 +1,536 @@
+"""Is the child of the crash tests: a process that acts out a part of a story and stops exactly where it is told.
+
+`python -I -S driver.py SRC` reads one JSON object a line: `{"job": …}` starts a process for a job and tells its pid,
+`{"wait": pid}` tells how it ended or that it stopped, `{"go_on": pid}` and `{"kill": pid}` send it a signal. Each job
+runs in a fork of a process that has imported the kernel and done nothing with it: a fresh process without the 0.2 s
+that importing takes. `python -I -S driver.py SRC JOB` runs one job in a process that was started for it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path[:0] = [sys.argv[1], str(ROOT)]
+
+from power_loop import (  # noqa: E402
+    DeltaKind,
+    Emit,
+    InputError,
+    LLMAuthError,
+    LLMDelta,
+    LLMRequest,
+    LLMResponse,
+    LoopConfig,
+    ModelInfo,
+    PowerLoopError,
+    SendStatus,
+    SessionBusyError,
+    SessionExistsError,
+    SessionPendingError,
+    StatefulAgentLoop,
+    StatefulResult,
+    SystemClock,
+    ToolContext,
+    ToolDefinition,
+    Waiting,
+    tool,
+)
+from power_loop.runtime.llm.anthropic_wire import AnthropicWire  # noqa: E402
+from power_loop.runtime.llm.config import LLMProviderConfig  # noqa: E402
+from power_loop.runtime.llm.openai_wire import OpenAIWire  # noqa: E402
+from power_loop.runtime.store import open as opening  # noqa: E402
+from power_loop.runtime.store.dsn import parse_dsn  # noqa: E402
+from tests.crash import mutants, stories  # noqa: E402
+from tests.crash.facts import read_facts  # noqa: E402
+from tests.crash.stories import SESSION, STORIES, Story  # noqa: E402
+
+_WIRES = {
+    "openai": OpenAIWire(LLMProviderConfig(model="gpt-4o")),
+    "anthropic": AnthropicWire(LLMProviderConfig(provider="anthropic", model="claude-sonnet-4-5")),
+}
+# How long a handler waits for its stage, and a process lives, before that is a defect; in seconds.
+_STAGE_S = 20.0
+_LIFE_S = 40.0
+
+
+class SkewedClock(SystemClock):
+    """Is ahead of the machine's clock, so that a lease is over without waiting for that."""
+
+    __slots__ = ("ahead_ms",)
+
+    def __init__(self, ahead_ms: int) -> None:
+        self.ahead_ms = ahead_ms
+
+    def now_ms(self) -> int:
+        """Return the time as it will be."""
+        return super().now_ms() + self.ahead_ms
+
+
+class Stages:
+    """Lets calls that run side by side have their effects and end in a fixed order."""
+
+    def __init__(self, order: tuple[str, ...]) -> None:
+        self._gates: dict[str, Future[None]] = {stage: Future() for stage in order}
+        self._order = list(order)
+        self._is_passed = False
+        self._lock = threading.Lock()
+        self._open_first()
+
+    def gate(self, stage: str) -> Future[None]:
+        """Return what is done when a stage may begin; at once for one that has no place in the order."""
+        return self._gates.get(stage) or _done()
+
+    def passed(self, stage: str) -> None:
+        """Go on to the next stage; behind a `finish` only with the commit that follows."""
+        with self._lock:
+            if self._order and self._order[0] == stage:
+                if stage.startswith("finish"):
+                    self._is_passed = True
+                else:
+                    self._next()
+
+    def committed(self) -> None:
+        """Go on to the next stage if it waited for this."""
+        with self._lock:
+            if self._is_passed:
+                self._next()
+
+    def _next(self) -> None:
+        self._is_passed = False
+        self._order.pop(0)
+        self._open_first()
+
+    def _open_first(self) -> None:
+        if self._order:
+            self._gates[self._order[0]].set_result(None)
+
+
+class Life:
+    """Is one process: its folder, its loop, and the points at which it may end.
+
+    `stop_at` is the name of a point and which time it is passed, or counts points of any name from 1; None lets it
+    live. `signal` is what it gets there. `observes` keeps what the database holds after every commit. `ahead_ms` sets
+    its clock. `is_first` says that the story has not been begun yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        story: str,
+        acts: list[str],
+        stop_at: list[Any] | int | None = None,
+        signal: str = "SIGKILL",
+        observes: bool = False,
+        is_first: bool = False,
+        ahead_ms: int = 0,
+        lease_ttl_s: float | None = None,
+        busy_timeout_s: float = 10.0,
+        mutant: str | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.story: Story = STORIES[story]
+        self.acts = acts
+        self.stop_at = tuple(stop_at) if isinstance(stop_at, list) else stop_at
+        self.signal = signal
+        self.observes = observes
+        self.is_first = is_first
+        self.ahead_ms = ahead_ms
+        self.lease_ttl_s = lease_ttl_s or self.story.lease_ttl_s
+        self.dsn = f"{self.folder / 'app.db'}?busy_timeout_s={busy_timeout_s}"
+        self.mutant = mutant
+        self.is_broken = self.story.fails_first and is_first
+        self.stages = Stages(self.story.stages if is_first else ())
+        self.renewed: Future[None] = Future()
+        self.states: list[Any] = []
+        self.loop: StatefulAgentLoop
+        self._passed: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._trace = self._append_to("points")
+        self._effects = self._append_to("effects")
+        self._requests = self._append_to("requests")
+
+    # ---- the points ----
+
+    def point(self, name: str) -> None:
+        """Pass a point, or stop there."""
+        with self._lock:
+            self._passed[name] += 1
+            os.write(self._trace, f"{name}\n".encode())
+            stops = self.stop_at in ((name, self._passed[name]), self._passed.total())
+        if stops:
+            # A signal to the thread itself takes effect before the next line, whatever other threads do.
+            signal.pthread_kill(threading.get_ident(), getattr(signal, self.signal))
+
+    def on_point(self, place: str, move: str) -> None:
+        """Pass a point of a commit, on the thread that commits."""
+        if place == "commit.after":
+            if self.observes:
+                self.states.append(read_facts(self.folder / "app.db"))
+            self.point(f"{place} {move}")
+            if move == "renew" and not self.renewed.done():
+                self.renewed.set_result(None)
+            if move == "advance_calls":
+                self.stages.committed()
+            return
+        self.point(f"{place} {move}")
+
+    def note(self, what: str, label: str, context: ToolContext) -> None:
+        """Write into the world outside of the database, durably."""
+        line = {"what": what, "label": label, "key": context.idempotency_key, "attempt": context.attempt}
+        os.write(self._effects, json.dumps(line).encode() + b"\n")
+        os.fsync(self._effects)
+
+    def note_request(self, request: LLMRequest) -> None:
+        """Keep a request as both wires would send it."""
+        for name, wire in _WIRES.items():
+            os.write(self._requests, name.encode() + b" " + wire.body(request) + b"\n")
+
+    def _append_to(self, name: str) -> int:
+        return os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    # ---- the life ----
+
+    async def live(self) -> None:
+        """Do the acts and leave their outcomes behind."""
+        if self.mutant is not None:
+            mutants.MUTANTS[self.mutant]()
+        shared = opening._share(parse_dsn(self.dsn))
+        shared.database.on_point = self.on_point
+        self.loop = StatefulAgentLoop(
+            llm=Model(self),
+            dsn=self.dsn,
+            tool_registry=make_tools(self),
+            config=LoopConfig(lease_ttl_s=self.lease_ttl_s),
+            clock=SkewedClock(self.ahead_ms),
+        )
+        outcomes = []
+        try:
+            for act in self.acts:
+                outcomes.append(await self._outcome(_ACTS[act]))  # noqa: PERF401 - what was done stays, whatever comes
+        finally:
+            await self.loop.aclose()
+            await shared.give_back()
+        self.write("outcomes", outcomes)
+        if self.observes:
+            self.write("states", self.states)
+
+    async def _outcome(self, act: Any) -> Any:
+        try:
+            return _told(await act(self))
+        except PowerLoopError as error:
+            return {"error": error.code, "message": error.message}
+
+    def write(self, name: str, value: Any) -> None:
+        """Leave something behind for the parent."""
+        (self.folder / name).write_text(json.dumps(value), "utf-8")
+
+
+class Model:
+    """Says what the story says; a user's own model, as the protocol describes it."""
+
+    info = ModelInfo(provider="story", model="story", has_json_schema=True)
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    async def generate(self, request: LLMRequest, emit: Emit) -> LLMResponse:
+        """Answer by what stands in the request."""
+        life = self._life
+        life.note_request(request)
+        life.point("model.asked")
+        await asyncio.sleep(0)
+        if life.is_broken:
+            raise LLMAuthError("the key is wrong")
+        if life.story.waits_for_renewal and life.is_first:
+            await asyncio.wrap_future(life.renewed)
+        response = stories.reply_to(request.messages)
+        for word in response.message.text.split():
+            emit(LLMDelta(DeltaKind.TEXT, f"{word} "))
+            if life.story.is_streamed:
+                await asyncio.sleep(0)
+                life.point("model.delta")
+        life.point("model.answered")
+        return response
+
+
+# ---- tools ----
+
+
+def make_tools(life: Life) -> list[ToolDefinition]:
+    """Return the tools of all stories, with effects in the world of this life."""
+
+    async def work(name: str, id: str, context: ToolContext) -> str:
+        label = f"{name}:{id}"
+        await asyncio.wait_for(asyncio.wrap_future(life.stages.gate(f"effect {label}")), _STAGE_S)
+        _have_effect(life, label, context)
+        await asyncio.wait_for(asyncio.wrap_future(life.stages.gate(f"finish {label}")), _STAGE_S)
+        life.stages.passed(f"finish {label}")
+        return stories.result_text(name, id)
+
+    @tool(effect="once")
+    def charge(id: str, context: ToolContext) -> str:
+        """Have an effect that must not come twice, in a thread."""
+        label = f"charge:{id}"
+        life.stages.gate(f"effect {label}").result(_STAGE_S)
+        _have_effect(life, label, context)
+        life.stages.gate(f"finish {label}").result(_STAGE_S)
+        life.stages.passed(f"finish {label}")
+        return stories.result_text("charge", id)
+
+    @tool(effect="once")
+    async def pay(id: str, context: ToolContext) -> str:
+        """Have an effect that must not come twice."""
+        return await work("pay", id, context)
+
+    @tool(effect="once", parallel=False)
+    async def seal(id: str, context: ToolContext) -> str:
+        """Have an effect that must not come twice, beside no other call."""
+        return await work("seal", id, context)
+
+    @tool(effect="once")
+    async def count(id: str, context: ToolContext) -> str:
+        """Have an effect that must not come twice, and count it in the session's own state."""
+        text = await work("count", id, context)
+        context.state["counted"] = [*context.state.get("counted", ()), id]
+        return text
+
+    @tool(effect="once", requires_approval=True)
+    async def transfer(id: str, context: ToolContext) -> str:
+        """Have an effect that must not come twice, once a person approves."""
+        return await work("transfer", id, context)
+
+    @tool(effect="idempotent")
+    async def save(id: str, context: ToolContext) -> str:
+        """Have an effect that is the same however often it comes with the same key."""
+        return await work("save", id, context)
+
+    @tool(effect="read")
+    async def look(id: str, context: ToolContext) -> str:
+        """Have no effect."""
+        return await work("look", id, context)
+
+    @tool(effect="read")
+    def colour(id: str) -> Waiting:
+        """Ask a person for a colour."""
+        return Waiting(f"Which colour for {id}?", answer_schema={"type": "string"})
+
+    @tool(effect="once")
+    async def stick(id: str, context: ToolContext) -> str:
+        """Have an effect, cancel the turn it runs in, and never end by itself."""
+        label = f"stick:{id}"
+        await asyncio.wait_for(asyncio.wrap_future(life.stages.gate(f"effect {label}")), _STAGE_S)
+        _have_effect(life, label, context)
+        await life.loop.cancel(SESSION, reason="changed my mind")
+        await asyncio.Event().wait()
+        return "never"
+
+    return [charge, pay, seal, count, transfer, save, look, colour, stick]
+
+
+def _have_effect(life: Life, label: str, context: ToolContext) -> None:
+    life.note("start", label, context)
+    life.point(f"effect.before {label}")
+    life.note("effect", label, context)
+    life.point(f"effect.after {label}")
+    life.stages.passed(f"effect {label}")
+
+
+# ---- acts: what an application does ----
+
+
+async def found(life: Life) -> None:
+    """Make the database and the session, edit it, and hold the first exchange; again, where it was begun already."""
+    loop = life.loop
+    with contextlib.suppress(SessionExistsError):
+        await loop.new_session(session_id=SESSION, system_prompt="Be brief.", metadata={"user": "u1"})
+    await loop.update_session(SESSION, metadata={"user": "u1", "plan": "free"})
+    await loop.send(stories.GREETING, session_id=SESSION, request_id="greeting")
+    with contextlib.suppress(SessionExistsError):
+        await loop.new_session(session_id="closed")
+    await loop.close_session("closed")
+
+
+async def carry_out(life: Life) -> StatefulResult:
+    """Send the story's input if the log has it not, else go on with it; answer what is asked."""
+    log = await life.loop.get_messages(SESSION)
+    if any(record.message.text == life.story.text for record in log):
+        return await _answered(life, await life.loop.resume(SESSION))
+    return await send_again(life)
+
+
+async def send_again(life: Life) -> StatefulResult:
+    """Send the story's input, whether it was sent or not: its request id tells; answer what is asked."""
+    story, loop = life.story, life.loop
+    options: dict[str, Any] = {"session_id": SESSION, "request_id": story.name, "output_schema": story.output_schema}
+    try:
+        if story.is_streamed:
+            async with loop.stream(story.text, **options) as events:
+                async for _ in events:
+                    pass
+                result = events.result
+        else:
+            result = await loop.send(story.text, **options)
+    except LLMAuthError:
+        life.is_broken = False
+        result = await loop.resume(SESSION)
+    return await _answered(life, result)
+
+
+async def _answered(life: Life, result: StatefulResult) -> StatefulResult:
+    """Answer what a send waits for, wrongly at first where the story has it so."""
+    story, loop = life.story, life.loop
+    while result.status is SendStatus.WAITING_FOR_INPUT:
+        mistake = {call.call_id: story.mistake[call.name] for call in result.pending if call.name in story.mistake}
+        if mistake:
+            try:
+                await loop.resume(SESSION, answers=mistake)
+            except InputError:
+                pass
+            else:
+                raise AssertionError("a wrong answer was taken")
+        answers = {call.call_id: story.answers[call.name] for call in result.pending}
+        result = await loop.resume(SESSION, answers=answers)
+    return result
+
+
+async def send_other(life: Life) -> StatefulResult:
+    """Send something else; where calls are open, take the way out that the error names."""
+    try:
+        return await life.loop.send(stories.FOLLOW_UP, session_id=SESSION)
+    except SessionPendingError as error:
+        for way_out in ("resume(", "heal_pending=True", *error.call_ids):
+            if way_out not in error.message:
+                raise AssertionError(f"{way_out} is not in {error.message!r}") from error
+        return await life.loop.send(stories.FOLLOW_UP, session_id=SESSION, heal_pending=True)
+
+
+async def give_up(life: Life) -> StatefulResult:
+    """End what was begun without carrying it out."""
+    return await life.loop.abort_pending(SESSION, reason="given up")
+
+
+async def follow_up(life: Life) -> StatefulResult:
+    """Send something else."""
+    return await life.loop.send(stories.FOLLOW_UP, session_id=SESSION)
+
+
+async def carry_out_in_time(life: Life) -> StatefulResult:
+    """Carry the story out as soon as the lease of another process is over."""
+    try:
+        return await carry_out(life)
+    except SessionBusyError as busy:
+        await asyncio.sleep((busy.lease_until_ms - SystemClock().now_ms()) / 1000)
+    return await carry_out(life)
+
+
+async def look_around(life: Life) -> dict[str, Any]:
+    """Tell what an application can see of the session."""
+    loop = life.loop
+    session, stats = await loop.get_session(SESSION), await loop.get_session_stats(SESSION)
+    return {
+        "pending": [call.call_id for call in await loop.get_pending(SESSION)],
+        "owner": session.owner,
+        "usage": [stats.usage.input_tokens, stats.usage.output_tokens],
+        "model_calls": stats.model_calls,
+    }
+
+
+_ACTS: dict[str, Any] = {
+    act.__name__: act
+    for act in (
+        found,
+        carry_out,
+        carry_out_in_time,
+        send_again,
+        send_other,
+        give_up,
+        follow_up,
+        look_around,
+    )
+}
+
+
+def _told(value: Any) -> Any:
+    if not isinstance(value, StatefulResult):
+        return value
+    return {
+        "status": value.status.value,
+        "final_text": value.final_text,
+        "output": value.output,
+        "usage": [value.usage.input_tokens, value.usage.output_tokens],
+        "rounds": value.rounds,
+        "tool_calls": value.tool_calls,
+        "send_index": value.send_index,
+        "request_id": value.request_id,
+        "is_replayed": value.is_replayed,
+    }
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
+
+
+# ---- the process ----
+
+
+def run(job: dict[str, Any]) -> None:
+    """Run a job and end the process."""
+    hung = open(Path(job["folder"]) / "hung", "w")  # noqa: SIM115 - open to the end of the process
+    faulthandler.dump_traceback_later(_LIFE_S, exit=True, file=hung)
+    try:
+        asyncio.run(Life(**job).live())
+    except BaseException:
+        (Path(job["folder"]) / "traceback").write_text(traceback.format_exc(), "utf-8")
+        os._exit(1)
+    os._exit(0)
+
+
+def serve() -> None:
+    """Start processes and tell what becomes of them, until the input ends."""
+    running: set[int] = set()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        told: dict[str, Any] = {}
+        if "job" in asked:
+            pid = os.fork()
+            if pid == 0:
+                run(asked["job"])
+            running.add(pid)
+            told = {"pid": pid}
+        elif "wait" in asked:
+            _, status = os.waitpid(asked["wait"], os.WUNTRACED)
+            if os.WIFSTOPPED(status):
+                told = {"stopped": os.WSTOPSIG(status)}
+            else:
+                running.discard(asked["wait"])
+                told = {"exit": os.waitstatus_to_exitcode(status)}
+        elif "go_on" in asked:
+            os.kill(asked["go_on"], signal.SIGCONT)
+        elif "kill" in asked:
+            os.kill(asked["kill"], signal.SIGKILL)
+        print(json.dumps(told), flush=True)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        run(json.loads(sys.argv[2]))
+    serve()
