@@ -403,7 +403,8 @@ class StatefulAgentLoop:
         """Answer the open calls as not run, so that the session takes the next send; the same as
         `send(heal_pending=True)` does first.
 
-        A call with effect `once` that had started is answered as unknown. Without open calls nothing changes.
+        A call that had started is answered as unknown: its effect may have happened. Without open calls nothing
+        changes.
         """
         return await self._settle(session_id, "healed")
 

@@ -21,7 +21,7 @@ from power_loop.contracts.hooks import (
 from power_loop.contracts.messages import Message, tool_message
 from power_loop.contracts.records import NewCall, NewReply, SendEnd
 from power_loop.contracts.results import StatefulResult
-from power_loop.contracts.states import CallState, Effect, SendStatus
+from power_loop.contracts.states import CallState, SendStatus
 from power_loop.core.context import texts
 from power_loop.core.turn.decide import Abort, Action, AskAgain, CallModel, Conclude, Finish, RunTools, decide
 from power_loop.core.turn.model_call import Vetoed, ask_model
@@ -202,7 +202,7 @@ async def settle_open_calls(turn: Turn, end: SendEnd) -> None:
     steps = []
     messages: list[Message] = []
     for call in turn.calls:
-        may_have_run = call.is_stale and call.effect is Effect.ONCE
+        may_have_run = call.is_stale
         text = texts.unknown_outcome(call.name) if may_have_run else texts.CANCELLED_CALL
         message = tool_message(call.call_id, texts.content(text), is_error=True)
         messages.append(message)
