@@ -289,6 +289,15 @@ def test_an_id_that_stands_twice_in_one_reply_takes_the_results_in_their_order()
     assert [one.tool_result.content[0] for one in view if one.tool_result] == [TextPart("a"), TextPart("b")]
 
 
+def test_a_result_belongs_to_the_newest_unanswered_call_of_its_id() -> None:
+    log = [user_message("hi"), reply(call("c1")), reply(call("c1")), result("c1", "new"), result("c1", "old")]
+    found = [one.tool_result for one in repair(log).messages if one.tool_result]
+    assert [(one.call_id, one.content) for one in found] == [("c1", (TextPart("old"),)), ("c1_2", (TextPart("new"),))]
+    missing = repair(log[:-1]).messages[2].tool_result
+    assert missing is not None
+    assert missing.is_error
+
+
 def test_one_object_that_stands_at_several_places_becomes_another_at_each() -> None:
     ask, answer = reply(call("c1")), result("c1")
     log = [user_message("hi"), ask, answer, ask, answer, ask, answer]
