@@ -178,12 +178,6 @@ class WindowCache:
                 _, (_, size_bytes) = self._windows.popitem(last=False)
                 self._size_bytes -= size_bytes
 
-    def clear(self) -> None:
-        """Forget all windows."""
-        with self._lock:
-            self._windows.clear()
-            self._size_bytes = 0
-
     def _take(self, session_id: str) -> Window | None:
         found = self._windows.pop(session_id, None)
         if found is None:
