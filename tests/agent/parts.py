@@ -33,6 +33,12 @@ async def within_limit(work: Awaitable[T]) -> T:
     return await asyncio.wait_for(work, LIMIT_S)
 
 
+async def until(claim: Callable[[], bool]) -> None:
+    """Let the event loop go round until a claim is true."""
+    while not claim():  # noqa: ASYNC110 - what is claimed has no event to wait for
+        await asyncio.sleep(0)
+
+
 class Ears:
     """Keeps the events of a loop in order."""
 

@@ -257,11 +257,11 @@ class _Batch:
                 while queue and len(running) < self._kit.max_parallel_tools:
                     one = queue.pop()
                     running[self._launch(one)] = one
-                tasks = {run.task: run for run in running}
-                await turn.scope.interruptible(asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
-                for task, run in tasks.items():
-                    if task.done():
-                        settled.append(await self._outcome(running.pop(run), task.result()))
+                ends = {run.ended: run for run in running}
+                await turn.scope.interruptible(asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED))
+                for ended, run in ends.items():
+                    if ended.done():
+                        settled.append(await self._outcome(running.pop(run), ended.result()))
                 if queue or running:
                     # What finishes while this is on its way to the disk goes with the next one.
                     await self._commit(settled)

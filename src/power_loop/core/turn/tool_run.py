@@ -32,9 +32,24 @@ class Outcome:
 
 
 class HandlerRun:
-    """Is one run of one handler in a task of its own, which `stop` and its time limit can end."""
+    """Is one run of one handler in a task of its own. `ended` gets its outcome, within moments once it was stopped.
 
-    __slots__ = ("_is_async", "_keywords", "_token", "cause", "handler", "name", "task", "threads", "timeout_s")
+    A handler that ignores its cancellation is left behind: what it does after that has no outcome.
+    """
+
+    __slots__ = (
+        "_is_async",
+        "_keywords",
+        "_loop",
+        "_task",
+        "_token",
+        "cause",
+        "ended",
+        "handler",
+        "name",
+        "threads",
+        "timeout_s",
+    )
 
     def __init__(
         self,
@@ -55,36 +70,49 @@ class HandlerRun:
         self._keywords = keywords
         self._is_async = is_async
         self._token = token
-        self.task: asyncio.Task[Outcome] = asyncio.get_running_loop().create_task(self._run())
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Outcome] = self._loop.create_future()
+        self._task: asyncio.Task[None] = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._leave)
 
     def stop(self, cause: str = "stopped") -> None:
         """Cancel the handler; the first cause stays."""
-        if self.cause is None and not self.task.done():
+        if self.cause is None and not self.ended.done():
             self.cause = cause
             self._token.cancel(cause)
-            self.task.cancel()
+            self._task.cancel()
+            self._loop.call_later(GRACE_S, self._leave)
 
-    async def _run(self) -> Outcome:
+    def _leave(self, task: asyncio.Task[None] | None = None) -> None:
+        """Settle a run that did not come to its own end: it was cancelled before its first step, or goes on."""
+        if not self.ended.done():
+            self._end(self._cancelled(asyncio.CancelledError(), may_still_run=task is None))
+
+    def _end(self, outcome: Outcome) -> None:
+        if not self.ended.done():
+            self.ended.set_result(outcome)
+
+    async def _run(self) -> None:
         timer = None
         if self.timeout_s is not None:
-            timer = asyncio.get_running_loop().call_later(max(self.timeout_s, 0.0), self.stop, "timeout")
+            timer = self._loop.call_later(max(self.timeout_s, 0.0), self.stop, "timeout")
         try:
             given = await self._call()
         except asyncio.CancelledError as error:
-            return self._cancelled(error)
+            return self._end(self._cancelled(error, may_still_run=not self._is_async))
         except ToolError as error:
-            return Outcome(CallState.FAILED, error_output(error.message), error=error)
+            return self._end(Outcome(CallState.FAILED, error_output(error.message), error=error))
         except BaseException as error:  # a stranger's code: whatever it raises becomes its outcome
             if self._is_async and isinstance(error, (KeyboardInterrupt, GeneratorExit)):
                 raise
-            return Outcome(CallState.FAILED, error_output(texts.crashed(self.name, error)), error=error)
+            return self._end(Outcome(CallState.FAILED, error_output(texts.crashed(self.name, error)), error=error))
         finally:
             if timer is not None:
                 timer.cancel()
         output = output_of(given)
         if isinstance(output, Waiting):
-            return Outcome(CallState.WAITING, waiting=output)
-        return Outcome(CallState.FAILED if output.is_error else CallState.SUCCEEDED, output)
+            return self._end(Outcome(CallState.WAITING, waiting=output))
+        return self._end(Outcome(CallState.FAILED if output.is_error else CallState.SUCCEEDED, output))
 
     async def _call(self) -> Any:
         keywords = self._keywords()
@@ -94,21 +122,19 @@ class HandlerRun:
         # A plain function may still hand out something to wait for.
         return await given if inspect.isawaitable(given) else given
 
-    def _cancelled(self, error: asyncio.CancelledError) -> Outcome:
+    def _cancelled(self, error: asyncio.CancelledError, *, may_still_run: bool) -> Outcome:
         if self.cause == "timeout":
-            text = texts.timed_out(self.name, self.timeout_s or 0.0, may_still_run=not self._is_async)
+            text = texts.timed_out(self.name, self.timeout_s or 0.0, may_still_run=may_still_run)
             return Outcome(CallState.FAILED, error_output(text), error=TimeoutError(text))
         if self.cause is None:
             return Outcome(CallState.FAILED, error_output(texts.crashed(self.name, error)), error=error)
-        return Outcome(CallState.ABORTED, error_output(texts.cancelled_while_running(may_still_run=not self._is_async)))
+        return Outcome(CallState.ABORTED, error_output(texts.cancelled_while_running(may_still_run=may_still_run)))
 
 
-async def collect(runs: list[HandlerRun], *, grace_s: float = GRACE_S) -> dict[HandlerRun, Outcome]:
-    """Stop runs and return how each ended; a handler that ignores its cancellation is left behind as aborted."""
+async def collect(runs: list[HandlerRun]) -> dict[HandlerRun, Outcome]:
+    """Stop runs and return how each ended."""
     for run in runs:
         run.stop()
-    tasks = [run.task for run in runs if not run.task.done()]
-    if tasks:
-        await asyncio.wait(tasks, timeout=grace_s)
-    left_behind = Outcome(CallState.ABORTED, error_output(texts.cancelled_while_running(may_still_run=True)))
-    return {run: run.task.result() if run.task.done() and not run.task.cancelled() else left_behind for run in runs}
+    if runs:
+        await asyncio.wait([run.ended for run in runs])
+    return {run: run.ended.result() for run in runs}
