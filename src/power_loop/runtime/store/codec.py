@@ -77,9 +77,13 @@ def is_same_json(left: object, right: object) -> bool:
 
 def member_text(key: str, value: object) -> str | None:
     """Return text that stands in the JSON of every mapping with this member; None if it can be written in many ways."""
-    if not isinstance(value, str) or not key.isascii() or not value.isascii():
+    if not isinstance(value, str) or not _is_plain(key) or not _is_plain(value):
         return None
     return f"{encode_basestring(key)}:{encode_basestring(value)}"
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _is_portable(text: str) -> bool:

@@ -71,7 +71,8 @@ class Sessions:
         )
         head = (
             "SELECT s.epoch, s.next_seq, s.version, s.send_count, s.previous_owner, p.status,"
-            f" (SELECT COUNT(*) FROM {{tool_calls}} c WHERE c.session_id = s.id AND {IS_OPEN_CALL})"
+            f" (SELECT COUNT(*) FROM {{tool_calls}} c WHERE c.session_id = s.id"
+            f" AND c.reply_seq >= COALESCE(p.first_seq, 0) AND {IS_OPEN_CALL})"
             " FROM {sessions} s LEFT JOIN {sends} p ON p.session_id = s.id AND p.idx = s.send_count"
         )
         self._head_before_last = render(f"{head} - 1 WHERE s.id = ?")

@@ -61,8 +61,13 @@ class ToolCalls:
         )
         order = "ORDER BY reply_seq, idx"
         self._all = render(f"SELECT {_COLUMNS} FROM {{tool_calls}} WHERE session_id = ? {order}")
-        self._open = render(f"SELECT {_COLUMNS} FROM {{tool_calls}} WHERE session_id = ? AND {IS_OPEN_CALL} {order}")
-        self._open_ids = render(f"SELECT call_id FROM {{tool_calls}} WHERE session_id = ? AND {IS_OPEN_CALL} {order}")
+        # Only the last send can have open calls, so that those before it are not looked at.
+        is_open = (
+            "WHERE session_id = ? AND reply_seq >= COALESCE((SELECT s.first_seq FROM {sends} s WHERE s.session_id = ?"
+            f" ORDER BY s.idx DESC LIMIT 1), 0) AND {IS_OPEN_CALL} {order}"
+        )
+        self._open = render(f"SELECT {_COLUMNS} FROM {{tool_calls}} {is_open}")
+        self._open_ids = render(f"SELECT call_id FROM {{tool_calls}} {is_open}")
         self._state = render("SELECT state FROM {tool_calls} WHERE session_id = ? AND reply_seq = ? AND idx = ?")
         self._count = render(
             "SELECT COUNT(*) FROM {tool_calls} WHERE session_id = ? AND reply_seq >= ? AND reply_seq < ?"
@@ -147,17 +152,16 @@ class ToolCalls:
         if states is None:
             return tuple([_record_of(session_id, row) for row in await tx.query(self._all, (session_id,))])
         wanted = frozenset(states)
-        # Open calls have an index of their own.
-        rows = await tx.query(self._open if wanted <= OPEN_CALLS else self._all, (session_id,))
-        return tuple([record for record in [_record_of(session_id, row) for row in rows] if record.state in wanted])
+        found = await (self.read_open(tx, session_id) if wanted <= OPEN_CALLS else self.read(tx, session_id))
+        return tuple([record for record in found if record.state in wanted])
 
     async def read_open(self, tx: Transaction, session_id: str) -> tuple[CallRecord, ...]:
         """Return the open calls in order."""
-        return tuple([_record_of(session_id, row) for row in await tx.query(self._open, (session_id,))])
+        return tuple([_record_of(session_id, row) for row in await tx.query(self._open, (session_id, session_id))])
 
     async def open_ids(self, tx: Transaction, session_id: str) -> tuple[str, ...]:
         """Return the ids of the open calls in order."""
-        return tuple([call_id for (call_id,) in await tx.query(self._open_ids, (session_id,))])
+        return tuple([call_id for (call_id,) in await tx.query(self._open_ids, (session_id, session_id))])
 
     async def count(self, tx: Transaction, session_id: str, *, from_seq: int, to_seq: int) -> int:
         """Return how many calls the replies from `from_seq` to before `to_seq` asked for."""

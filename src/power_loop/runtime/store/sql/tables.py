@@ -52,7 +52,7 @@ def quoted(values: frozenset[str] | set[str]) -> str:
     return ", ".join(f"'{value}'" for value in sorted(str(getattr(value, "value", value)) for value in values))
 
 
-#: The calls that keep a send from ending, as SQL; the partial index and the queries have to say it alike.
+#: What tells a call that keeps its send from ending, as SQL.
 IS_OPEN_CALL = f"state IN ({quoted({state.value for state in OPEN_CALLS})})"
 
 
@@ -167,10 +167,7 @@ TOOL_CALLS = Table(
         _maybe("result_seq", Kind.INTEGER),
     ),
     primary_key=("session_id", "reply_seq", "idx"),
-    indexes=(
-        Index("tool_calls_by_id", ("session_id", "call_id"), is_unique=True),
-        Index("tool_calls_open", ("session_id",), where=IS_OPEN_CALL),
-    ),
+    indexes=(Index("tool_calls_by_id", ("session_id", "call_id"), is_unique=True),),
 )
 
 # The whole result of a call whose message shows only a part of it.
