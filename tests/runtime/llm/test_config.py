@@ -58,6 +58,7 @@ def test_an_address_is_taken_as_people_write_it(provider: Any, base_url: str, ur
         ({"api_key": "sk-1\nHost: evil"}, "api_key"),
         ({"headers": {"x-a": "1\r\nx-b: 2"}}, "x-a"),
         ({"headers": {"x a": "1"}}, "x a"),
+        ({"headers": {"Content-Length": "1"}}, "Content-Length"),
         ({"body": {"messages": []}}, "messages"),
         ({"body": {"stream": False}}, "stream"),
     ],

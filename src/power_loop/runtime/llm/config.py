@@ -28,6 +28,7 @@ _ENV_PREFIX = "POWER_LOOP_"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 # The caller cannot replace what the wire itself decides.
+_OWN_HEADERS = frozenset({"connection", "content-length", "transfer-encoding", "accept-encoding"})
 _OWN_BODY_FIELDS = frozenset({"messages", "stream"})
 
 
@@ -47,8 +48,7 @@ class LLMProviderConfig:
     base_url: str | None = None
     #: The secret; it never appears in a repr, an error or a log. Default None, for endpoints that want none.
     api_key: str | None = field(default=None, repr=False)
-    #: What carries the bytes: `lean` is aiohttp, `sdk` the official client, `auto` (default) the first of the two that
-    #: is installed.
+    #: What carries the bytes: `lean` needs no package, `sdk` is the official client. Default `auto`, which takes `lean`.
     carrier: CarrierChoice = "auto"
     #: The longest one attempt may take from its first byte to its last, in seconds. Default 600.
     timeout_s: float = 600.0
@@ -105,6 +105,8 @@ class LLMProviderConfig:
         for name, value in self.headers.items():
             if not _HEADER_NAME.fullmatch(name) or _NOT_IN_HEADERS.search(value):
                 raise ConfigError(f"header {name!r} cannot be sent: give a plain name and a value of one line")
+            if name.lower() in _OWN_HEADERS:
+                raise ConfigError(f"header {name!r} cannot be replaced: the carrier writes it itself")
         taken = sorted(_OWN_BODY_FIELDS & self.body.keys())
         if taken:
             raise ConfigError(f"body cannot replace {taken[0]!r}: the kernel writes that field itself")

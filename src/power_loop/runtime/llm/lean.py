@@ -1,25 +1,30 @@
-"""The lean carrier: HTTP by aiohttp, with nothing of it that a model call does not need."""
+"""The lean carrier: one kept-alive connection a call, by the standard library alone."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from collections.abc import Mapping
 from functools import cache
-from types import SimpleNamespace
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from power_loop.contracts.errors import MissingExtraError
 from power_loop.runtime.llm.carrier import Connections, Endpoint, Exchange
+from power_loop.runtime.llm.deadline import Deadline
 from power_loop.runtime.llm.failures import ProviderFault
+from power_loop.runtime.llm.http1 import HttpConnection
+from power_loop.runtime.llm.proxy import Proxy, proxy_of
 
 # Longer than the pauses within a turn, shorter than the idle limit of common proxies (60 s).
 _KEEP_ALIVE_S = 30.0
-_READ_BUFFER_BYTES = 256 * 1024
+# Where a host has several addresses, the next one is tried beside the first after this long (RFC 8305).
+_NEXT_ADDRESS_S = 0.25
+# What may stand in a path as it is; everything else is escaped.
+_PATH_CHARS = "/%:@!$&'()*+,;=~"
 
 
 class LeanCarrier:
-    """Carries by aiohttp."""
+    """Carries by itself."""
 
     name = "lean"
 
@@ -28,158 +33,210 @@ class LeanCarrier:
         return _LeanConnections(endpoint)
 
 
-@cache
-def _library() -> SimpleNamespace:
-    """The parts of aiohttp that are used, imported with the first connection."""
-    try:
-        # Loaded by aiohttp anyway; alone it would be a tenth of our own start.
-        from urllib import request as urllib_request
-
-        import aiohttp
-        import yarl
-        from multidict import CIMultiDict
-    except ImportError as exc:
-        raise MissingExtraError("carrier 'lean' needs aiohttp: pip install 'power-loop[http]'", extra="http") from exc
-
-    class Body(aiohttp.payload.Payload):
-        """Is a request body that is written as it is; aiohttp's own warns of every body over a megabyte."""
-
-        def __init__(self, body: bytes) -> None:
-            super().__init__(body, content_type="application/json")
-            self._size = len(body)
-
-        def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-            text: str = self._value.decode(encoding, errors)
-            return text
-
-        async def write(self, writer: Any) -> None:
-            await writer.write(self._value)
-
-        async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-            await writer.write(self._value if content_length is None else self._value[:content_length])
-
-    return SimpleNamespace(aiohttp=aiohttp, url=yarl.URL, headers=CIMultiDict, body=Body, proxies=urllib_request)
-
-
 class _LeanConnections:
-    """Is one session of aiohttp: the kept-alive connections of an endpoint."""
+    """Is the open connections to one endpoint: those that rest, the youngest last, and those in use by exchanges.
+
+    There is no limit to their number: how many calls there are at once is the caller's to decide.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        library = _library()
-        aiohttp = library.aiohttp
+        target = urlsplit(endpoint.url)
         self._endpoint = endpoint
-        self._aiohttp = aiohttp
-        self._body = library.body
-        self._url = library.url(endpoint.url)
-        self._headers = library.headers(
-            {
-                **dict(endpoint.headers),
-                "Content-Type": "application/json",
-                "Accept": "text/event-stream, application/json",
-                "Accept-Encoding": "identity",
-            }
-        )
-        self._proxy = _proxy_of(endpoint.url, library.proxies)
-        # The caller keeps the time of the whole exchange.
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=endpoint.connect_timeout_s, sock_read=endpoint.idle_timeout_s
-        )
-        # How many connections there may be is the caller's to decide, by how many calls it makes at once.
-        self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
-        self._session = aiohttp.ClientSession(
-            connector=self._connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=_READ_BUFFER_BYTES,
-            timeout=self._timeout,
-        )
+        self._loop = asyncio.get_running_loop()
+        self._host = target.hostname or ""
+        self._port = target.port or (443 if target.scheme == "https" else 80)
+        self._is_tls = target.scheme == "https"
+        self._proxy = proxy_of(target, os.environ)
+        self._head = self._request_head(quote(target.path, safe=_PATH_CHARS))
+        self._resting: list[tuple[HttpConnection, float]] = []
+        self._opening: set[asyncio.Task[HttpConnection]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def post(self, body: bytes) -> Exchange:
-        # An end that a server has sent may wait unread in the socket. Two rounds of the loop read it, so that a dead
-        # connection is not taken for this request; they cost a tenth of a call that takes 0.2 ms.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        connection = await self._rested() or await self._opened()
         try:
-            response = await self._session.post(
-                self._url,
-                data=self._body(body),
-                headers=self._headers,
-                allow_redirects=False,
-                proxy=self._proxy,
-            )
-        except Exception as exc:
-            raise self.fault_of(exc) from exc
-        return _LeanExchange(self, response)
+            await connection.send(self._head + b"%d\r\n\r\n" % len(body), body)
+        except BaseException:
+            connection.abort()
+            raise
+        return _LeanExchange(self, connection)
 
-    def fault_of(self, exc: Exception) -> ProviderFault:
-        """What an exception of aiohttp means to a model call; others are raised as they are."""
-        aiohttp = self._aiohttp
-        if isinstance(exc, asyncio.TimeoutError):
-            if "connect" in str(exc).lower():
-                return ProviderFault.timed_out(f"no connection within {self._endpoint.connect_timeout_s:g} s")
-            return ProviderFault.timed_out(f"silent for {self._endpoint.idle_timeout_s:g} s")
-        if isinstance(exc, (aiohttp.ClientResponseError, aiohttp.http.HttpProcessingError)):
-            return ProviderFault.broken(f"the answer is no HTTP: {exc}")
-        if isinstance(exc, (aiohttp.ClientError, OSError)):
-            return ProviderFault.cut(f"the connection failed: {exc or type(exc).__name__}")
-        raise exc
+    def give_back(self, connection: HttpConnection) -> None:
+        """Take a connection back whose answer was read to its end, or close it."""
+        if self._is_closed or not connection.is_open:
+            connection.abort()
+            return
+        self._resting.append((connection, self._loop.time()))
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(_KEEP_ALIVE_S, self._close_old)
 
     async def aclose(self) -> None:
-        await self._session.close()
-        # The transports are closed by callbacks of the next rounds.
+        self._is_closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection, _ in self._resting:
+            connection.abort()
+        self._resting.clear()
+        for opening in self._opening:
+            opening.cancel()
+        if self._opening:
+            await asyncio.wait(self._opening)
+        # The sockets are closed by callbacks of the next rounds.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
     def abandon(self) -> None:
-        transports = [
-            protocol.transport
-            for waiting in getattr(self._connector, "_conns", {}).values()
-            for protocol, *_ in waiting
-            if protocol.transport is not None
-        ]
-        self._session.detach()
-        # Without its loop the connector has nothing to wait for: one step is all of its closing.
-        closing = self._connector.close().__await__()
-        next(closing, None)
+        transports = [connection.transport for connection, _ in self._resting]
+        self._is_closed = True
+        self._resting.clear()
         for transport in transports:
-            # No callback of the loop will ever close the socket, and the transport has no public way that needs none.
-            finish = getattr(transport, "_call_connection_lost", None)
-            if finish is not None and getattr(transport, "_sock", None) is not None:
+            # No callback of the loop will ever close the socket, and no public method of a transport can do without it.
+            under = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
+            finish = getattr(under, "_call_connection_lost", None)
+            if finish is not None and getattr(under, "_sock", None) is not None:
                 finish(None)
+
+    # --- connections ---
+
+    async def _rested(self) -> HttpConnection | None:
+        """The youngest connection that is still good."""
+        if not self._resting:
+            return None
+        # An end that the peer has sent may wait unread in the socket. Two rounds of the loop read it, so that a dead
+        # connection is not taken for this request; both cost about a twentieth of a call.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        while self._resting:
+            connection, _ = self._resting.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    def _close_old(self) -> None:
+        """Close what has rested too long; look again when the next one will have."""
+        self._sweep = None
+        until_s = self._loop.time() - _KEEP_ALIVE_S
+        while self._resting and (self._resting[0][1] <= until_s or not self._resting[0][0].is_open):
+            self._resting.pop(0)[0].abort()
+        if self._resting:
+            self._sweep = self._loop.call_at(self._resting[0][1] + _KEEP_ALIVE_S, self._close_old)
+
+    async def _opened(self) -> HttpConnection:
+        """A new connection. If the caller is cancelled meanwhile it is still opened, within its time, for the next one.
+
+        asyncio loses the socket of a race between addresses that is cancelled as it ends, so none is.
+        """
+        opening = self._loop.create_task(self._connect())
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._keep)
+            raise
+
+    def _keep(self, opening: asyncio.Task[HttpConnection]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self.give_back(opening.result())
+
+    async def _connect(self) -> HttpConnection:
+        limit_s = self._endpoint.connect_timeout_s
+        try:
+            with Deadline(limit_s):
+                if self._proxy is None:
+                    return await self._open(self._host, self._port, tls=_tls() if self._is_tls else None)
+                if not self._is_tls:
+                    return await self._open(self._proxy.host, self._proxy.port, tls=None)
+                return await self._tunnel(self._proxy)
+        except TimeoutError as exc:
+            raise ProviderFault.timed_out(f"no connection within {limit_s:g} s") from exc
+        except (OSError, UnicodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or type(exc).__name__
+            raise ProviderFault.cut(f"the connection failed: {reason}") from exc
+
+    async def _open(self, host: str, port: int, *, tls: ssl.SSLContext | None) -> HttpConnection:
+        idle_s = self._endpoint.idle_timeout_s
+        _, connection = await self._loop.create_connection(
+            lambda: HttpConnection(idle_s), host, port, ssl=tls, happy_eyeballs_delay=_NEXT_ADDRESS_S
+        )
+        return connection
+
+    async def _tunnel(self, proxy: Proxy) -> HttpConnection:
+        """A connection through a proxy that sees nothing but where it leads."""
+        outer = await self._open(proxy.host, proxy.port, tls=None)
+        try:
+            where = f"{_bracketed(self._host)}:{self._port}"
+            head = f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n{_proxy_header(proxy)}\r\n"
+            await outer.send(head.encode("latin-1"), b"")
+            if not 200 <= outer.status < 300:
+                raise ProviderFault.cut(f"the proxy {proxy.host!r} answers {outer.status}: check the proxy settings")
+            connection = HttpConnection(self._endpoint.idle_timeout_s)
+            transport = await self._loop.start_tls(outer.hand_over(), connection, _tls(), server_hostname=self._host)
+            if transport is None:
+                raise ProviderFault.cut("the connection ended while it was being secured")
+            connection.connection_made(transport)
+        except BaseException:
+            outer.abort()
+            raise
+        return connection
+
+    def _request_head(self, path: str) -> bytes:
+        """The head of every request, up to the length of its body."""
+        default_port = 443 if self._is_tls else 80
+        host = _bracketed(self._host) + (f":{self._port}" if self._port != default_port else "")
+        headers = {
+            "Host": host,
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream, application/json",
+            "Accept-Encoding": "identity",
+        }
+        given = dict(self._endpoint.headers)
+        own = {name: value for name, value in headers.items() if name.lower() not in map(str.lower, given)}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in {**own, **given}.items())
+        where = path
+        if self._proxy is not None and not self._is_tls:
+            where = f"http://{host}{path}"
+            lines += _proxy_header(self._proxy)
+        return f"POST {where} HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
 
 
 class _LeanExchange:
-    """Is one response of aiohttp."""
+    """Is the answer that one connection brings."""
 
-    __slots__ = ("_connections", "_content", "_response", "headers", "status")
+    __slots__ = ("_connection", "_connections", "headers", "status")
 
-    def __init__(self, connections: _LeanConnections, response: Any) -> None:
+    def __init__(self, connections: _LeanConnections, connection: HttpConnection) -> None:
         self._connections = connections
-        self._response = response
-        self._content = response.content
-        self.status: int = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self._connection = connection
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
 
     @property
     def is_over(self) -> bool:
-        return bool(self._content.at_eof())
+        return self._connection.is_over
 
     async def read(self) -> bytes:
-        try:
-            chunk: bytes = await self._content.readany()
-        except Exception as exc:
-            raise self._connections.fault_of(exc) from exc
-        return chunk
+        return await self._connection.read()
 
     async def close(self) -> None:
-        # Closes the connection, unless the answer was read to its end: then it has gone back to the others already.
-        self._response.close()
+        if self._connection.is_over:
+            self._connections.give_back(self._connection)
+        else:
+            self._connection.abort()
 
 
-def _proxy_of(url: str, library: Any) -> str | None:
-    """The proxy that the environment names for an address."""
-    parts = urlsplit(url)
-    proxies: dict[str, str] = library.getproxies()
-    if not proxies or library.proxy_bypass(parts.netloc):
-        return None
-    return proxies.get(parts.scheme) or proxies.get("all")
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host.encode("idna").decode("ascii") if not host.isascii() else host
+
+
+def _proxy_header(proxy: Proxy) -> str:
+    return "" if proxy.authorization is None else f"Proxy-Authorization: {proxy.authorization}\r\n"
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """What the system trusts; reading that takes milliseconds, so it is done once, for the first secure connection."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -214,19 +214,15 @@ def create_llm_service_from_env(environ: Mapping[str, str] | None = None) -> Pro
 
 def carrier_of(config: LLMProviderConfig) -> Carrier:
     """Return the carrier of a config. Raises `config.missing_extra` where its package is not installed."""
-    choice = config.carrier
-    has_lean = choice != "sdk" and find_spec("aiohttp") is not None
-    if has_lean:
+    if config.carrier != "sdk":
         return LeanCarrier()
-    if choice != "lean" and find_spec(config.provider) is not None:
-        return SdkCarrier()
-    extra = "http" if choice == "lean" else config.provider
-    other = " or 'power-loop[http]'" if choice == "auto" else ""
-    raise MissingExtraError(
-        f"carrier {choice!r} finds no package to reach an {config.provider} model with:"
-        f" pip install 'power-loop[{extra}]'{other}",
-        extra=extra,
-    )
+    if find_spec(config.provider) is None:
+        raise MissingExtraError(
+            f"carrier 'sdk' needs the package {config.provider!r}: pip install 'power-loop[{config.provider}]', or"
+            " leave carrier at 'auto', which needs none",
+            extra=config.provider,
+        )
+    return SdkCarrier()
 
 
 def endpoint_of(config: LLMProviderConfig) -> Endpoint:
