@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, TypeVar
@@ -35,13 +36,14 @@ class TurnScope:
     the turn sees `cause` when it looks next. `token` is what tools are given.
     """
 
-    __slots__ = ("_inside", "_undo", "cause", "reason", "token")
+    __slots__ = ("_inside", "_is_cancelled", "_undo", "cause", "reason", "token")
 
     def __init__(self) -> None:
         self.cause: StopCause | None = None
         self.reason = ""
         self.token = CancellationToken()
         self._inside: asyncio.Task[Any] | None = None
+        self._is_cancelled = False
         self._undo: list[Callable[[], Any]] = []
 
     @property
@@ -58,6 +60,7 @@ class TurnScope:
         self.cause = cause
         self.reason = reason or cause.value
         if self._inside is not None:
+            self._is_cancelled = True
             self._inside.cancel()
         self.token.cancel(self.reason)
 
@@ -82,7 +85,7 @@ class TurnScope:
             if asyncio.iscoroutine(work):
                 work.close()
             raise TurnStopped
-        self._inside = asyncio.current_task()
+        task = self._inside = asyncio.current_task()
         try:
             return await work
         except asyncio.CancelledError:
@@ -90,13 +93,27 @@ class TurnScope:
                 # The event loop is being shut down: that ends the turn like any other cancellation.
                 self.stop_quietly()
             raise TurnStopped from None
+        except Exception as error:
+            if self.cause is not None:
+                # Whatever a stranger makes of its cancellation, the turn was stopped.
+                raise TurnStopped from error
+            raise
         finally:
             self._inside = None
+            if self._is_cancelled and task is not None:
+                self._is_cancelled = False
+                _uncancel(task)
 
     def stop_quietly(self) -> None:
         """Note that the turn's own task was cancelled, without cancelling it again."""
         self._inside = None
         self.stop(StopCause.CANCELLED, "the event loop is shutting down")
+
+
+def _uncancel(task: asyncio.Task[Any]) -> None:
+    """Take a cancellation that was seen to off a task's count, which timeouts and task groups of hooks look at."""
+    if sys.version_info >= (3, 11):
+        task.uncancel()
 
 
 async def uninterrupted(work: Awaitable[T]) -> T:
