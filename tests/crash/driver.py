@@ -11,13 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -120,10 +123,10 @@ class Stages:
 
 
 class Life:
-    """Is one process: its folder, its loop, and the points at which it may end.
+    """Is one process: its scene's `folder`, the `own` one that it leaves its outcomes in, its loop, and its points.
 
-    `stop_at` is the name of a point and which time it is passed, or counts points of any name from 1; None lets it
-    live. `signal` is what it gets there. `observes` keeps what the database holds after every commit. `ahead_ms` sets
+    `stop_at` lists points, each as its name and which time it is passed; `stop_at_number` counts points of any name
+    from 1. `signal` is what it gets there. `observes` keeps what the database holds after every commit. `ahead_ms` sets
     its clock. `is_first` says that the story has not been begun yet.
     """
 
@@ -131,9 +134,11 @@ class Life:
         self,
         *,
         folder: str,
+        own: str,
         story: str,
         acts: list[str],
-        stop_at: list[Any] | int | None = None,
+        stop_at: Sequence[tuple[str, int]] = (),
+        stop_at_number: int = 0,
         signal: str = "SIGKILL",
         observes: bool = False,
         is_first: bool = False,
@@ -143,9 +148,11 @@ class Life:
         mutant: str | None = None,
     ) -> None:
         self.folder = Path(folder)
+        self.own = Path(own)
         self.story: Story = STORIES[story]
         self.acts = acts
-        self.stop_at = tuple(stop_at) if isinstance(stop_at, list) else stop_at
+        self.stop_at = {(name, time) for name, time in stop_at}
+        self.stop_at_number = stop_at_number
         self.signal = signal
         self.observes = observes
         self.is_first = is_first
@@ -160,9 +167,9 @@ class Life:
         self.loop: StatefulAgentLoop
         self._passed: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._trace = self._append_to("points")
-        self._effects = self._append_to("effects")
-        self._requests = self._append_to("requests")
+        self._trace = _append_to(self.own / "points")
+        self._effects = _append_to(self.folder / "effects")
+        self._requests = _append_to(self.folder / "requests")
 
     # ---- the points ----
 
@@ -171,7 +178,7 @@ class Life:
         with self._lock:
             self._passed[name] += 1
             os.write(self._trace, f"{name}\n".encode())
-            stops = self.stop_at in ((name, self._passed[name]), self._passed.total())
+            stops = (name, self._passed[name]) in self.stop_at or self._passed.total() == self.stop_at_number
         if stops:
             # A signal to the thread itself takes effect before the next line, whatever other threads do.
             signal.pthread_kill(threading.get_ident(), getattr(signal, self.signal))
@@ -199,9 +206,6 @@ class Life:
         """Keep a request as both wires would send it."""
         for name, wire in _WIRES.items():
             os.write(self._requests, name.encode() + b" " + wire.body(request) + b"\n")
-
-    def _append_to(self, name: str) -> int:
-        return os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     # ---- the life ----
 
@@ -237,7 +241,7 @@ class Life:
 
     def write(self, name: str, value: Any) -> None:
         """Leave something behind for the parent."""
-        (self.folder / name).write_text(json.dumps(value), "utf-8")
+        (self.own / name).write_text(json.dumps(value), "utf-8")
 
 
 class Model:
@@ -429,6 +433,12 @@ async def follow_up(life: Life) -> StatefulResult:
     return await life.loop.send(stories.FOLLOW_UP, session_id=SESSION)
 
 
+async def get_ready(life: Life) -> None:
+    """Have the database open and the session read."""
+    await life.loop.prewarm(SESSION)
+    life.point("ready")
+
+
 async def carry_out_in_time(life: Life) -> StatefulResult:
     """Carry the story out as soon as the lease of another process is over."""
     try:
@@ -454,6 +464,7 @@ _ACTS: dict[str, Any] = {
     act.__name__: act
     for act in (
         found,
+        get_ready,
         carry_out,
         carry_out_in_time,
         send_again,
@@ -481,6 +492,10 @@ def _told(value: Any) -> Any:
     }
 
 
+def _append_to(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+
 def _done() -> Future[None]:
     future: Future[None] = Future()
     future.set_result(None)
@@ -492,18 +507,25 @@ def _done() -> Future[None]:
 
 def run(job: dict[str, Any]) -> None:
     """Run a job and end the process."""
-    hung = open(Path(job["folder"]) / "hung", "w")  # noqa: SIM115 - open to the end of the process
+    hung = open(Path(job["own"]) / "hung", "w")  # noqa: SIM115 - open to the end of the process
     faulthandler.dump_traceback_later(_LIFE_S, exit=True, file=hung)
     try:
         asyncio.run(Life(**job).live())
     except BaseException:
-        (Path(job["folder"]) / "traceback").write_text(traceback.format_exc(), "utf-8")
+        (Path(job["own"]) / "traceback").write_text(traceback.format_exc(), "utf-8")
         os._exit(1)
     os._exit(0)
 
 
 def serve() -> None:
     """Start processes and tell what becomes of them, until the input ends."""
+    # What is made once need not be made by each child: the tools' schemas, what regular expressions compile to.
+    with tempfile.TemporaryDirectory() as folder:
+        make_tools(Life(folder=folder, own=folder, story="plain", acts=[]))
+    # What is there stays as it is, so that a fork shares it with its parent to its end.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     running: set[int] = set()
     for line in sys.stdin:
         asked = json.loads(line)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +29,12 @@ class Nursery:
         self.started = self.killed = 0
         self._process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def start(self, **job: Any) -> int:
-        """Start a process and return its id."""
+    def start(self, scene: Scene, story: str, *acts: str, **job: Any) -> int:
+        """Start a process that lives in a scene, and return its id."""
+        scene.clear()
+        job |= {"folder": str(scene.folder), "own": str(scene.own), "story": story, "acts": acts}
         self.started += 1
-        pid: int = self._ask(job={**job, "folder": str(job["folder"])})["pid"]
+        pid: int = self._ask(job=job)["pid"]
         return pid
 
     def wait(self, pid: int) -> dict[str, int]:
@@ -50,10 +51,6 @@ class Nursery:
         """End a process with SIGKILL."""
         self._ask(kill=pid)
 
-    def run(self, **job: Any) -> dict[str, int]:
-        """Start a process and wait for it."""
-        return self.wait(self.start(**job))
-
     def close(self) -> None:
         """End it and whatever it started."""
         self._process.communicate()
@@ -69,18 +66,32 @@ class Nursery:
 
 
 class Scene:
-    """Is a folder in which processes live one after the other, with a database and the world outside of it."""
+    """Is a folder in which processes live, with a database and the world outside of it.
 
-    def __init__(self, folder: Path) -> None:
+    `own` is where a process leaves what is its own; another one that lives at the same time has another one.
+    """
+
+    def __init__(self, folder: Path, own: str = ".") -> None:
         self.folder = folder
+        self.own = folder / own
+        self.own.mkdir(parents=True, exist_ok=True)
+
+    def beside(self) -> Scene:
+        """Return the same scene for a second process."""
+        return Scene(self.folder, "second")
+
+    def clear(self) -> None:
+        """Forget what the last process left that is its own."""
+        for name in ("points", "outcomes", "states"):
+            (self.own / name).unlink(missing_ok=True)
 
     def copied_to(self, folder: Path) -> Scene:
         """Return a copy, as another outcome of the same past."""
-        folder.mkdir(parents=True)
+        copy = Scene(folder)
         for name in (*_DATABASE_FILES, "effects", "requests"):
             if (self.folder / name).exists():
                 shutil.copy(self.folder / name, folder / name)
-        return Scene(folder)
+        return copy
 
     @property
     def database(self) -> Path:
@@ -99,7 +110,7 @@ class Scene:
 
     def points(self) -> list[str]:
         """Return the points that were passed, the last one included."""
-        return (self.folder / "points").read_text("utf-8").splitlines()
+        return (self.own / "points").read_text("utf-8").splitlines()
 
     def effects(self) -> list[dict[str, Any]]:
         """Return what happened in the world outside."""
@@ -125,13 +136,13 @@ class Scene:
     def check(self) -> None:
         """Fail with what a process that failed or hung left about it."""
         for name in ("traceback", "hung"):
-            left = self.folder / name
+            left = self.own / name
             text = left.read_text("utf-8") if left.exists() else ""
-            assert not text, f"{name} in {self.folder}:\n{text}"
+            assert not text, f"{name} in {self.own}:\n{text}"
 
     def _left(self, name: str) -> Any:
         self.check()
-        return json.loads((self.folder / name).read_text("utf-8"))
+        return json.loads((self.own / name).read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -188,9 +199,7 @@ class Theatre:
 
     def empty(self) -> Scene:
         """Return a scene without a database."""
-        folder = self.folder()
-        folder.mkdir(parents=True)
-        return Scene(folder)
+        return Scene(self.folder())
 
     def beginning(self) -> Scene:
         """Return a scene whose session has had one exchange."""
@@ -202,9 +211,7 @@ class Theatre:
 
     def play(self, scene: Scene, story: str, *acts: str, **job: Any) -> dict[str, int]:
         """Let one process live in a scene."""
-        (scene.folder / "points").unlink(missing_ok=True)
-        (scene.folder / "outcomes").unlink(missing_ok=True)
-        ended = self.nursery.run(folder=scene.folder, story=story, acts=list(acts), **job)
+        ended = self.nursery.wait(self.nursery.start(scene, story, *acts, **job))
         scene.check()
         return ended
 
@@ -224,7 +231,7 @@ class Theatre:
         key = (story, place)
         if job or key not in self._dead:
             scene = self.beginning()
-            ended = self.play(scene, story, "carry_out", stop_at=list(place), is_first=True, **job)
+            ended = self.play(scene, story, "carry_out", stop_at=[place], is_first=True, **job)
             assert ended == {"exit": -signal.SIGKILL}, f"{place} of {story!r} was not reached: {ended}"
             assert scene.points()[-1] == place[0]
             if job:
@@ -233,7 +240,8 @@ class Theatre:
         return self._dead[key].copied_to(self.folder())
 
 
-def run_alone(scene: Scene, story: str, acts: Sequence[str], **job: Any) -> int:
+def run_alone(scene: Scene, story: str, *acts: str, **job: Any) -> int:
     """Run a job in an interpreter that is started for it alone; return how it ended."""
-    told = json.dumps({"folder": str(scene.folder), "story": story, "acts": list(acts), **job})
+    scene.clear()
+    told = json.dumps({"folder": str(scene.folder), "own": str(scene.own), "story": story, "acts": acts, **job})
     return subprocess.run([*_COMMAND, told], check=False).returncode
