@@ -53,6 +53,7 @@ async def send(
             asked = await _ask_start(seat, content, is_resume=False)
             if isinstance(asked, StatefulResult):
                 return asked
+            seat.scope.check()
             message = Message(Role.USER, asked)
             new = NewSend(message, fingerprint(asked) if request_id else "", options.to_json(), request_id)
             try:
@@ -94,6 +95,7 @@ async def resume(seat: TurnSeat, answers: Mapping[str, Answer]) -> StatefulResul
             asked = await _ask_start(seat, (), is_resume=True)
             if isinstance(asked, StatefulResult):
                 return asked
+            seat.scope.check()
             return await _go_on(seat, sent, answers)
     except TurnStopped:
         return _never_began(seat, seat.scope.reason)

@@ -65,13 +65,21 @@ class TurnScope:
         self.token.cancel(self.reason)
 
     def follow(self, token: CancellationToken) -> None:
-        """Stop when `token` is cancelled."""
+        """Stop when `token` is cancelled; at once if it is already."""
+        if token.is_cancelled:
+            self.stop(StopCause.CANCELLED, token.reason)
+            return
         self._undo.append(token.watch(lambda: self.stop(StopCause.CANCELLED, token.reason)))
 
     def stop_after(self, seconds: float) -> None:
         """Stop, out of time, after so many seconds."""
         timer = asyncio.get_running_loop().call_later(seconds, self.stop, StopCause.OUT_OF_TIME)
         self._undo.append(timer.cancel)
+
+    def check(self) -> None:
+        """Raise `TurnStopped` if the scope was stopped."""
+        if self.cause is not None:
+            raise TurnStopped
 
     def close(self) -> None:
         """Follow nobody any more."""
