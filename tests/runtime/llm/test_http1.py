@@ -237,6 +237,17 @@ async def test_a_peer_that_speaks_without_being_asked_is_not_asked_again() -> No
     assert transport.is_closing()
 
 
+async def test_a_peer_that_closes_before_it_is_asked_is_a_cut_connection() -> None:
+    connection, transport = opened()
+    transport.close()
+    for _ in range(2):
+        with pytest.raises(ProviderFault, match="before the request was sent"):
+            await connection.send(b"POST / HTTP/1.1\r\n\r\n", b"")
+        await asyncio.sleep(0)
+    assert not connection.is_open
+    assert transport.written == b""
+
+
 async def test_silence_is_a_timeout_and_closes_the_connection() -> None:
     connection, transport = opened(0.01)
     with pytest.raises(ProviderFault) as caught:

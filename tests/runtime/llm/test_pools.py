@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from power_loop.contracts.errors import LLMConnectionError, LLMTimeoutError
+from power_loop.runtime.llm import lean as lean_module
 from power_loop.runtime.llm import pools as pools_module
 from power_loop.runtime.llm.service import ProviderLLMService, create_llm_service_from_config
 from tests import model_server
@@ -79,6 +80,17 @@ async def test_connections_of_dropped_services_close_after_a_while(way: Way, mon
         await ask(way.service(server))
         gc.collect()
         await server.wait_for_open_connections(0)
+
+
+async def test_a_connection_that_rests_too_long_is_closed(lean_way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean_module, "_KEEP_ALIVE_S", 0.0)
+    async with ModelServer(fine) as server:
+        service = lean_way.service(server)
+        await asyncio.gather(ask(service), ask(service))
+        await server.wait_for_open_connections(0)
+        await ask(service)
+        assert server.connections_total == 3
+        await service.aclose()
 
 
 async def test_another_key_or_endpoint_shares_nothing(way: Way) -> None:

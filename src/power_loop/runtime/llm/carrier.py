@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from power_loop.contracts.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Endpoint:
     """Is where a carrier sends, and as whom; two services of the same endpoint share connections.
 

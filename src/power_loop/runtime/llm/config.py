@@ -7,12 +7,14 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field
+from inspect import get_annotations
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import ModelInfo
 from power_loop.runtime.llm.known_models import ModelFacts, facts_of
 
@@ -32,7 +34,7 @@ _OWN_HEADERS = frozenset({"connection", "content-length", "transfer-encoding", "
 _OWN_BODY_FIELDS = frozenset({"messages", "stream"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMProviderConfig:
     """Says which model answers and how it is reached.
 
@@ -48,7 +50,7 @@ class LLMProviderConfig:
     base_url: str | None = None
     #: The secret; it never appears in a repr, an error or a log. Default None, for endpoints that want none.
     api_key: str | None = field(default=None, repr=False)
-    #: What carries the bytes: `lean` needs no package, `sdk` is the official client. Default `auto`, which takes `lean`.
+    #: What carries the bytes: `lean` needs no package, `sdk` is the official client. Default `auto`: `lean`.
     carrier: CarrierChoice = "auto"
     #: The longest one attempt may take from its first byte to its last, in seconds. Default 600.
     timeout_s: float = 600.0
@@ -202,11 +204,11 @@ def config_from_env(environ: Mapping[str, str] | None = None) -> LLMProviderConf
     """
     source = os.environ if environ is None else environ
     values: dict[str, Any] = {}
-    for one in fields(LLMProviderConfig):
-        name = _ENV_PREFIX + one.name.upper()
+    for one, kind in get_annotations(LLMProviderConfig).items():
+        name = _ENV_PREFIX + one.upper()
         text = source.get(name, "").strip()
         if text:
-            values[one.name] = _parsed(name, text, str(one.type))
+            values[one] = _parsed(name, text, kind)
     provider = values.setdefault("provider", _likely_provider(source, values))
     if provider not in _DEFAULT_URLS:
         raise ConfigError(f"POWER_LOOP_PROVIDER is {provider!r}: give 'openai' or 'anthropic'")

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -27,6 +26,7 @@ from power_loop.contracts.errors import (
     LLMTimeoutError,
     LLMTooLargeError,
 )
+from power_loop.contracts.frozen import frozen
 
 # An error message is for a person and a log line; what is longer is a page of HTML or an attack.
 _MAX_MESSAGE_CHARS = 500
@@ -166,7 +166,7 @@ class ProviderFault(Exception):  # noqa: N818 - a signal inside this room
         return cls(LLMServerError, "", body=body)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Culprit:
     """Is who failed, for the errors: never the key itself, which is taken out of every text."""
 

@@ -64,8 +64,9 @@ class HttpConnection(asyncio.Protocol):
     async def send(self, head: bytes, body: bytes) -> None:
         """Send a request and return once the head of its answer is here: `status` and `headers` are its own then."""
         transport = self._transport
-        assert transport is not None
-        assert self._state == _OVER
+        if transport is None or transport.is_closing():
+            raise ProviderFault.cut("the connection ended before the request was sent")
+        assert self._state == _OVER, "the answer before was not read to its end"
         self._state = _HEAD
         self._keeps_alive = False
         self._heard_at_s = self._loop.time()

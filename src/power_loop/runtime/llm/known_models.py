@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from power_loop.contracts.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelFacts:
     """Is what we know of a model before it is asked; every field can be overridden in the config.
 
@@ -25,56 +26,63 @@ class ModelFacts:
 # A model that no row knows is taken for a small one: folding too early costs a little, folding too late costs the turn.
 UNKNOWN_MODEL = ModelFacts(context_window_tokens=32_768, max_output_tokens=4_096)
 
-# The first row that matches wins. A vendor's prefix such as `openai/` or `anthropic.` may stand before the name.
-_FAMILIES: tuple[tuple[re.Pattern[str], ModelFacts], ...] = tuple(
-    (re.compile(pattern), facts)
-    for pattern, facts in (
-        # OpenAI
-        (r"gpt-5[\w.]*-chat", ModelFacts(128_000, 16_384, has_json_schema=True)),
-        (r"gpt-5", ModelFacts(400_000, 128_000, has_json_schema=True, is_reasoning=True)),
-        (r"gpt-4\.1", ModelFacts(1_047_576, 32_768, has_json_schema=True)),
-        (r"gpt-4o", ModelFacts(128_000, 16_384, has_json_schema=True)),
-        (r"gpt-4-turbo", ModelFacts(128_000, 4_096)),
-        (r"gpt-4", ModelFacts(8_192, 4_096)),
-        (r"gpt-3\.5", ModelFacts(16_385, 4_096)),
-        (r"gpt-oss", ModelFacts(131_072, 32_768)),
-        (r"o1-(mini|preview)", ModelFacts(128_000, 32_768, is_reasoning=True)),
-        (r"o[134]\b", ModelFacts(200_000, 100_000, has_json_schema=True, is_reasoning=True)),
-        # Anthropic
-        (
-            r"claude-(opus|sonnet)-4-[6-9]|claude-[a-z]+-[5-9]",
-            ModelFacts(200_000, 64_000, has_json_schema=True, has_adaptive_thinking=True),
-        ),
-        (r"claude-(sonnet|haiku)-4-5", ModelFacts(200_000, 64_000, has_json_schema=True)),
-        (r"claude-opus-4-5", ModelFacts(200_000, 64_000, has_json_schema=True)),
-        (r"claude-opus-4-1", ModelFacts(200_000, 32_000, has_json_schema=True)),
-        (r"claude-opus-4", ModelFacts(200_000, 32_000)),
-        (r"claude-sonnet-4|claude-3-7", ModelFacts(200_000, 64_000)),
-        (r"claude-3-5", ModelFacts(200_000, 8_192)),
-        (r"claude-3", ModelFacts(200_000, 4_096)),
-        (r"claude", ModelFacts(200_000, 8_192)),
-        # Open and compatible ones
-        (r"deepseek", ModelFacts(128_000, 8_192)),
-        (r"kimi-k2|moonshot", ModelFacts(128_000, 16_384)),
-        (r"qwen3", ModelFacts(128_000, 8_192)),
-        (r"qwen2\.5", ModelFacts(32_768, 8_192)),
-        (r"glm-4", ModelFacts(128_000, 16_384)),
-        (r"gemini", ModelFacts(1_000_000, 8_192, has_json_schema=True)),
-        (r"grok", ModelFacts(128_000, 16_384, has_json_schema=True)),
-        (r"mistral-(large|medium)|magistral|devstral", ModelFacts(128_000, 8_192)),
-        (r"llama-?3\.[1-9]|llama-?4", ModelFacts(128_000, 8_192)),
-        (r"smollm2", ModelFacts(8_192, 1_024)),
-    )
+# A word of the family's name, what its names look like (None: the word begins them), and what is known. The first row
+# that fits wins. The word is looked for first, so that a pattern is compiled only for a model that may need it.
+_FAMILIES: tuple[tuple[str, str | None, ModelFacts], ...] = (
+    # OpenAI
+    ("gpt-5", r"gpt-5[\w.]*-chat", ModelFacts(128_000, 16_384, has_json_schema=True)),
+    ("gpt-5", None, ModelFacts(400_000, 128_000, has_json_schema=True, is_reasoning=True)),
+    ("gpt-4.1", None, ModelFacts(1_047_576, 32_768, has_json_schema=True)),
+    ("gpt-4o", None, ModelFacts(128_000, 16_384, has_json_schema=True)),
+    ("gpt-4-turbo", None, ModelFacts(128_000, 4_096)),
+    ("gpt-4", None, ModelFacts(8_192, 4_096)),
+    ("gpt-3.5", None, ModelFacts(16_385, 4_096)),
+    ("gpt-oss", None, ModelFacts(131_072, 32_768)),
+    ("o1-", r"o1-(mini|preview)", ModelFacts(128_000, 32_768, is_reasoning=True)),
+    ("o", r"o[134]\b", ModelFacts(200_000, 100_000, has_json_schema=True, is_reasoning=True)),
+    # Anthropic
+    (
+        "claude",
+        r"claude-(opus|sonnet)-4-[6-9]|claude-[a-z]+-[5-9]",
+        ModelFacts(200_000, 64_000, has_json_schema=True, has_adaptive_thinking=True),
+    ),
+    ("claude", r"claude-(opus|sonnet|haiku)-4-5", ModelFacts(200_000, 64_000, has_json_schema=True)),
+    ("claude-opus-4-1", None, ModelFacts(200_000, 32_000, has_json_schema=True)),
+    ("claude-opus-4", None, ModelFacts(200_000, 32_000)),
+    ("claude-sonnet-4", None, ModelFacts(200_000, 64_000)),
+    ("claude-3-7", None, ModelFacts(200_000, 64_000)),
+    ("claude-3-5", None, ModelFacts(200_000, 8_192)),
+    ("claude-3", None, ModelFacts(200_000, 4_096)),
+    ("claude", None, ModelFacts(200_000, 8_192)),
+    # Open and compatible ones
+    ("deepseek", None, ModelFacts(128_000, 8_192)),
+    ("kimi-k2", None, ModelFacts(128_000, 16_384)),
+    ("moonshot", None, ModelFacts(128_000, 16_384)),
+    ("qwen3", None, ModelFacts(128_000, 8_192)),
+    ("qwen2.5", None, ModelFacts(32_768, 8_192)),
+    ("glm-4", None, ModelFacts(128_000, 16_384)),
+    ("gemini", None, ModelFacts(1_000_000, 8_192, has_json_schema=True)),
+    ("grok", None, ModelFacts(128_000, 16_384, has_json_schema=True)),
+    ("mistral", r"mistral-(large|medium)", ModelFacts(128_000, 8_192)),
+    ("magistral", None, ModelFacts(128_000, 8_192)),
+    ("devstral", None, ModelFacts(128_000, 8_192)),
+    ("llama", r"llama-?(3\.[1-9]|4)", ModelFacts(128_000, 8_192)),
+    ("smollm2", None, ModelFacts(8_192, 1_024)),
 )
 # What may stand before a family's name: nothing, a path of the vendor, or the vendor's dotted prefix.
-_NAME_START = re.compile(r"(?:^|[/.:@])(?=[a-z])")
+_BEFORE_NAME = frozenset("/.:@")
 
 
 def facts_of(model: str) -> ModelFacts:
     """Return what is known of the model of this name, or the cautious facts of an unknown one."""
     name = model.lower()
-    starts = [match.end() for match in _NAME_START.finditer(name)]
-    for pattern, facts in _FAMILIES:
-        if any(pattern.match(name, start) for start in starts):
+    starts = [at for at in range(len(name)) if at == 0 or name[at - 1] in _BEFORE_NAME]
+    for word, pattern, facts in _FAMILIES:
+        if word not in name:
+            continue
+        if pattern is None:
+            if any(name.startswith(word, start) for start in starts):
+                return facts
+        elif any(re.compile(pattern).match(name, start) for start in starts):
             return facts
     return UNKNOWN_MODEL

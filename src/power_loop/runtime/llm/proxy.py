@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Proxy:
     """Is an HTTP proxy. `authorization` is the value of its header, with its secret: it is never shown."""
 
