@@ -24,7 +24,7 @@ from power_loop.contracts.errors import (
 from power_loop.runtime.store.sql.database import DuplicateKeyError
 from power_loop.runtime.store.sql.sqlite import SqliteDatabase
 from power_loop.runtime.store.sql.sqlite_connection import SqliteFile
-from power_loop.runtime.store.sql.sqlite_threads import MAX_BATCH
+from power_loop.runtime.store.sql.sqlite_threads import MAX_BATCH, READERS
 from tests.runtime.store.parts import Points, put, words
 
 
@@ -294,28 +294,41 @@ async def test_an_event_loop_that_was_closed_holds_nobody_up(database: SqliteDat
     assert await words(database) == ["left", "mine"]
 
 
-async def test_an_idle_thread_holds_nothing_of_what_it_did(database: SqliteDatabase) -> None:
+def test_an_idle_thread_holds_nothing_of_what_it_did(tmp_path: Path) -> None:
     class Thing:
         pass
 
-    thing = Thing()
-    gone = weakref.ref(thing)
+    async def main() -> None:
+        database = SqliteDatabase(SqliteFile(str(tmp_path / "a.db")))
+        await database.open(create=True)
+        thing = Thing()
+        gone = weakref.ref(thing)
 
-    async def body(tx: Any, thing: Any = thing) -> None:
-        raise LookupError("with a traceback")
+        async def body(tx: Any, thing: Any = thing) -> None:
+            raise LookupError("with a traceback")
 
-    with pytest.raises(LookupError):
-        await database.write("move", body)
-    with pytest.raises(LookupError):
-        await database.read(body)
-    del thing, body
+        with pytest.raises(LookupError):
+            await database.write("move", body)
+        with pytest.raises(LookupError):
+            await database.read(body)
+        del thing, body
+        # Each thread begins something else, so that it is done with what it did before.
+        both = threading.Barrier(READERS)
+
+        async def meet(tx: Any) -> None:
+            both.wait(30)
+
+        async def nothing(tx: Any) -> None:
+            pass
+
+        await asyncio.gather(*(database.read(meet) for _ in range(READERS)), database.write("next", nothing))
+        assert gone() is None
+        await database.aclose()
+
+    # Without a collector, and with the event loop's own tasks: what is held shows, and a cycle as well.
     gc.disable()
     try:
-        # The threads let go in their own time, so a transaction of each comes after.
-        await database.write("next", put("next"))
-        await asyncio.gather(*(words(database) for _ in range(8)))
-        await database.write("next", put("next"))
-        assert gone() is None
+        asyncio.run(main())
     finally:
         gc.enable()
 
