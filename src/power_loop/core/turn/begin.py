@@ -24,7 +24,7 @@ from power_loop.core.turn.drive import abort, drive
 from power_loop.core.turn.fingerprint import fingerprint
 from power_loop.core.turn.lease import Heartbeat, claim_lease
 from power_loop.core.turn.options import SendOptions
-from power_loop.core.turn.outcome import recorded_result
+from power_loop.core.turn.outcome import recorded_result, repeated_result
 from power_loop.core.turn.scope import StopCause, TurnScope, TurnStopped, uninterrupted
 from power_loop.core.turn.turn import Turn, TurnKit
 from power_loop.tools.registry import ToolRegistry
@@ -66,7 +66,7 @@ async def send(
             if isinstance(accepted, SendRecord):
                 if accepted.status in (SendStatus.RUNNING, SendStatus.FAILED):
                     return await _go_on(seat, accepted, {})
-                return await recorded_result(seat.kit.store, accepted)
+                return await repeated_result(seat.kit.store, accepted)
             taken = accepted
 
             async def begin() -> Turn:
@@ -91,7 +91,7 @@ async def resume(seat: TurnSeat, answers: Mapping[str, Answer]) -> StatefulResul
             if answers:
                 check_waiting(seat.session_id, await seat.kit.store.get_calls(seat.session_id), answers)
             elif sent.status not in RESUMABLE_SENDS or sent.status is SendStatus.WAITING_FOR_INPUT:
-                return await recorded_result(seat.kit.store, sent)
+                return await repeated_result(seat.kit.store, sent)
             asked = await _ask_start(seat, (), is_resume=True)
             if isinstance(asked, StatefulResult):
                 return asked

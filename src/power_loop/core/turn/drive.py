@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from power_loop.contracts.errors import LeaseLostError, OutputError, PowerLoopError, StoreError
+from power_loop.contracts.errors import LeaseLostError, PowerLoopError, StoreError
 from power_loop.contracts.events import (
     LLMCallFinished,
     RoundFinished,
@@ -27,6 +27,7 @@ from power_loop.core.turn.decide import Abort, Action, AskAgain, CallModel, Conc
 from power_loop.core.turn.model_call import Vetoed, ask_model
 from power_loop.core.turn.outcome import result_of
 from power_loop.core.turn.scope import StopCause, TurnStopped
+from power_loop.core.turn.structured import output_error
 from power_loop.core.turn.tool_batch import run_batch, starts_with_reply
 from power_loop.core.turn.turn import OpenCall, Turn, UnstoredReply, step_of
 
@@ -226,14 +227,7 @@ async def _rest(turn: Turn, status: SendStatus, reason: str | None = None) -> St
     turn.announce(SendFinished(result))
     await turn.tell(SendEndContext, result=result)
     if status is SendStatus.OUTPUT_INVALID:
-        problems = turn.output_problems
-        raise OutputError(
-            f"the answer of session {turn.session_id!r} does not fit output_schema after {turn.repairs} repairs:"
-            f" {'; '.join(problems)}. The answer is stored; send again with a simpler schema or another model",
-            raw_text=turn.final_text,
-            problems=problems,
-            session_id=turn.session_id,
-        )
+        raise output_error(turn.session_id, turn.final_text, turn.output_problems)
     return result
 
 

@@ -266,7 +266,7 @@ def _check_output(turn: Turn, reply: UnstoredReply) -> None:
     if not checked.problems:
         check = OutputCheck.VALID
     else:
-        reply.output_problems = tuple(f"{problem.path}: {problem.message}" for problem in checked.problems)
+        reply.output_problems = checked.problem_texts
         may_repair = turn.repairs < turn.kit.max_output_repairs and reply.facts.concludes is None
         check = OutputCheck.REPAIRABLE if may_repair else OutputCheck.INVALID
         if may_repair:

@@ -11,7 +11,7 @@ from power_loop.contracts.records import CallRecord, SendRecord
 from power_loop.contracts.results import PendingCall, StatefulResult
 from power_loop.contracts.states import OPEN_CALLS, CallState, SendStatus, WaitKind
 from power_loop.core.turn.options import SendOptions
-from power_loop.core.turn.structured import check_output
+from power_loop.core.turn.structured import check_output, output_error
 from power_loop.core.turn.turn import OpenCall, Turn
 
 
@@ -62,6 +62,16 @@ async def recorded_result(store: SessionStore, send: SendRecord) -> StatefulResu
         reason=recorded.get("reason"),
         is_replayed=True,
     )
+
+
+async def repeated_result(store: SessionStore, send: SendRecord) -> StatefulResult:
+    """Return the recorded result of a send that rests, or raise `output.invalid` again where the send did."""
+    result = await recorded_result(store, send)
+    schema = SendOptions.from_json(send.options).output_schema
+    if result.status is SendStatus.OUTPUT_INVALID and schema is not None:
+        problems = check_output(result.final_text, schema).problem_texts
+        raise output_error(send.session_id, result.final_text, problems)
+    return result
 
 
 def pending_call(call: CallRecord | OpenCall) -> PendingCall:

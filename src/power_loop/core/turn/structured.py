@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.errors import ConfigError, OutputError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.json_schema import (
     InvalidJson,
@@ -30,6 +30,11 @@ class CheckedOutput:
 
     value: Any
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def problem_texts(self) -> tuple[str, ...]:
+        """The problems in words, each with its place."""
+        return tuple(f"{problem.path}: {problem.message}" for problem in self.problems)
 
 
 def prepare_schema(schema: OutputSchema) -> Validator:
@@ -62,6 +67,17 @@ def check_output(text: str, schema: OutputSchema) -> CheckedOutput:
         value = drop_added_nulls(value, schema.schema)
         problems = validator.problems(value)
     return CheckedOutput(value, problems)
+
+
+def output_error(session_id: str, text: str, problems: tuple[str, ...]) -> OutputError:
+    """Return the error for a final answer that does not fit."""
+    return OutputError(
+        f"the answer of session {session_id!r} does not fit output_schema, after the repairs that were allowed:"
+        f" {'; '.join(problems)}. The answer is stored; send again with a simpler schema or another model",
+        raw_text=text,
+        problems=problems,
+        session_id=session_id,
+    )
 
 
 def _read(text: str) -> tuple[Any, Problem | None]:
