@@ -50,6 +50,7 @@ from power_loop import (  # noqa: E402
     ToolContext,
     ToolDefinition,
     Waiting,
+    create_llm_service_from_config,
     tool,
 )
 from power_loop.runtime.llm.anthropic_wire import AnthropicWire  # noqa: E402
@@ -127,7 +128,8 @@ class Life:
 
     `stop_at` lists points, each as its name and which time it is passed; `stop_at_number` counts points of any name
     from 1. `signal` is what it gets there. `observes` keeps what the database holds after every commit. `ahead_ms` sets
-    its clock. `is_first` says that the story has not been begun yet.
+    its clock. `is_first` says that the story has not been begun yet. `endpoint` is a model server that answers in place
+    of the model of the stories, as (provider, URL).
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class Life:
         ahead_ms: int = 0,
         lease_ttl_s: float | None = None,
         busy_timeout_s: float = 10.0,
+        endpoint: tuple[str, str] | None = None,
         mutant: str | None = None,
     ) -> None:
         self.folder = Path(folder)
@@ -159,6 +162,7 @@ class Life:
         self.ahead_ms = ahead_ms
         self.lease_ttl_s = lease_ttl_s or self.story.lease_ttl_s
         self.dsn = f"{self.folder / 'app.db'}?busy_timeout_s={busy_timeout_s}"
+        self.endpoint = endpoint
         self.mutant = mutant
         self.is_broken = self.story.fails_first and is_first
         self.stages = Stages(self.story.stages if is_first else ())
@@ -216,7 +220,7 @@ class Life:
         shared = opening._share(parse_dsn(self.dsn))
         shared.database.on_point = self.on_point
         self.loop = StatefulAgentLoop(
-            llm=Model(self),
+            llm=Model(self) if self.endpoint is None else DistantModel(self, *self.endpoint),
             dsn=self.dsn,
             tool_registry=make_tools(self),
             config=LoopConfig(lease_ttl_s=self.lease_ttl_s),
@@ -268,6 +272,34 @@ class Model:
             if life.story.is_streamed:
                 await asyncio.sleep(0)
                 life.point("model.delta")
+        life.point("model.answered")
+        return response
+
+
+class DistantModel:
+    """Asks a model server over the wire, and passes the same points."""
+
+    def __init__(self, life: Life, provider: Any, url: str) -> None:
+        self._life = life
+        config = LLMProviderConfig(provider=provider, model="story", base_url=url, api_key="k", carrier="lean")
+        self._service = create_llm_service_from_config(config)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What stands behind it."""
+        return self._service.info
+
+    async def generate(self, request: LLMRequest, emit: Emit) -> LLMResponse:
+        """Ask."""
+        life = self._life
+        life.note_request(request)
+        life.point("model.asked")
+
+        def hear(delta: LLMDelta) -> None:
+            emit(delta)
+            life.point("model.delta")
+
+        response = await self._service.generate(request, hear)
         life.point("model.answered")
         return response
 

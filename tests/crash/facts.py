@@ -38,6 +38,19 @@ def read_facts(path: Path | str) -> Facts:
         connection.close()
 
 
+def with_ids_of_the_story(facts: Facts) -> Facts:
+    """Return facts with the calls named as the stories name them, by their place, whatever a provider called them."""
+    names = {
+        row["call_id"]: f"call_{row['reply_seq'] - 1}_{json.loads(row['arguments'])['id']}"
+        for row in facts.get("tool_calls", ())
+    }
+    text = json.dumps(facts)
+    for old, new in names.items():
+        text = text.replace(old, new)
+    renamed: Facts = json.loads(text)
+    return renamed
+
+
 def is_sound(path: Path | str) -> bool:
     """Tell whether SQLite finds the file whole."""
     connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import power_loop
-from tests.crash.facts import Facts, read_facts
+from tests.crash.facts import Facts, read_facts, with_ids_of_the_story
 
 DRIVER = Path(__file__).with_name("driver.py")
 SOURCE = Path(power_loop.__file__).resolve().parents[1]
@@ -106,7 +106,7 @@ class Scene:
             (look / name).unlink(missing_ok=True)
             if (self.folder / name).exists():
                 shutil.copy(self.folder / name, look / name)
-        return read_facts(look / "app.db")
+        return with_ids_of_the_story(read_facts(look / "app.db"))
 
     def points(self) -> list[str]:
         """Return the points that were passed, the last one included."""
