@@ -153,6 +153,10 @@ def test_a_key_that_the_provider_repeats_is_taken_out() -> None:
     assert "***" in str(error)
 
 
+def test_the_key_is_in_no_repr() -> None:
+    assert "secret" not in repr(CULPRIT)
+
+
 def test_the_message_says_what_failed_why_and_what_to_do() -> None:
     error = error_of(404, {"error": {"message": "The model does not exist", "code": "model_not_found"}})
     assert str(error) == (

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -172,7 +173,7 @@ class Culprit:
 
     provider: str
     model: str
-    secret: str | None = None
+    secret: str | None = field(default=None, repr=False)
 
     def error_of_fault(self, fault: ProviderFault, *, status: int | None, request_id: str | None) -> LLMError:
         """Return the error of a fault that a reader or a carrier found; HTTP had not failed."""
