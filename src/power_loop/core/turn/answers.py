@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from power_loop.contracts.records import CallRecord, CallStep
 from power_loop.contracts.states import CallState, WaitKind
 from power_loop.contracts.tools import ToolResult
 from power_loop.core.context import texts
-from power_loop.core.turn.turn import OpenCall, Turn, step_of
+from power_loop.core.turn.turn import OpenCall, Turn, arguments_text, step_of
 from power_loop.tools.output import Output, error_output, output_of
 from power_loop.tools.preview import preview
 
@@ -108,12 +107,7 @@ class _Taken:
                 f"call {call.call_id!r} waits for its {kind}, not for an approval: answer with Give(result)"
             )
         if answer.arguments is not None:
-            prepared = turn.tools.prepared(call.name)
-            problems = () if prepared is None else prepared.problems(dict(answer.arguments))
-            if problems:
-                reasons = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
-                raise InputError(f"the arguments for call {call.call_id!r} do not fit tool {call.name!r}: {reasons}")
-            self.arguments = json.dumps(dict(answer.arguments), ensure_ascii=False)
+            self.arguments = _edited(turn, call, answer.arguments)
         return step_of(call, CallState.REQUESTED, arguments=self.arguments, is_approved=True)
 
     def _given(self, turn: Turn, answer: Give) -> CallStep:
@@ -136,6 +130,19 @@ class _Taken:
         state = CallState.FAILED if output.is_error else CallState.SUCCEEDED
         whole = output.content if shown is not output.content else None
         return step_of(self.call, state, message=message, whole=whole)
+
+
+def _edited(turn: Turn, call: OpenCall, arguments: Mapping[str, Any]) -> str:
+    prepared = turn.tools.prepared(call.name)
+    try:
+        text, changed = arguments_text(arguments)
+    except ValueError as error:
+        raise InputError(f"the arguments for call {call.call_id!r} cannot be used: {error}") from error
+    problems = () if prepared is None else prepared.problems(changed)
+    if problems:
+        reasons = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
+        raise InputError(f"the arguments for call {call.call_id!r} do not fit tool {call.name!r}: {reasons}")
+    return text
 
 
 def _check_answer(call: OpenCall, result: Any, schema: Mapping[str, Any]) -> None:

@@ -53,9 +53,10 @@ async def _step(turn: Turn) -> StatefulResult | None:
         if turn.scope.cause is StopCause.LEASE_LOST:
             raise LeaseLostError(_LOST.format(turn.session_id), session_id=turn.session_id)
         if turn.reply is not None:
-            await _store_reply(turn, turn.reply, action)
+            reason = turn.scope.reason if isinstance(action, Abort) else None
+            await _store_reply(turn, turn.reply, action, reason)
             if isinstance(action, (Finish, Abort)):
-                return await _rest(turn, action.status)
+                return await _rest(turn, action.status, reason)
         if isinstance(action, CallModel):
             await _call_model(turn, None)
         elif isinstance(action, Conclude):
@@ -71,7 +72,11 @@ async def _step(turn: Turn) -> StatefulResult | None:
     except TurnStopped:
         return None
     except Vetoed as veto:
-        return await abort(turn, SendStatus.VETOED, reason=veto.reason)
+        if turn.reply is None:
+            return await abort(turn, SendStatus.VETOED, reason=veto.reason)
+        # What was said and paid for is kept; what it asks for is not done.
+        await _store_reply(turn, turn.reply, Abort(SendStatus.VETOED), veto.reason)
+        return await _rest(turn, SendStatus.VETOED, veto.reason)
     return None
 
 
@@ -104,7 +109,7 @@ async def _call_model(turn: Turn, concludes: SendStatus | None) -> None:
     turn.reply = await ask_model(turn, concludes)
 
 
-async def _store_reply(turn: Turn, reply: UnstoredReply, action: Action) -> None:
+async def _store_reply(turn: Turn, reply: UnstoredReply, action: Action, reason: str | None) -> None:
     """Commit a reply with all that belongs to it: its calls, the answers to those that do not run, the end of the
     send."""
     at_seq = turn.window.next_seq
@@ -119,7 +124,7 @@ async def _store_reply(turn: Turn, reply: UnstoredReply, action: Action) -> None
     end = None
     if isinstance(action, (Finish, Abort)):
         text_seq = at_seq if reply.message.text else None
-        end = turn.end_as(action.status, _reason(turn, action), text_seq=text_seq)
+        end = turn.end_as(action.status, reason, text_seq=text_seq)
     await turn.kit.store.append_reply(
         turn.lease,
         NewReply(
@@ -145,10 +150,6 @@ async def _store_reply(turn: Turn, reply: UnstoredReply, action: Action) -> None
     await turn.note_appended(messages)
     if not turn.calls:
         await _end_round(turn, tool_calls=len(reply.calls))
-
-
-def _reason(turn: Turn, action: Action) -> str | None:
-    return turn.scope.reason if isinstance(action, Abort) else None
 
 
 def _abort_planned(reply: UnstoredReply) -> None:

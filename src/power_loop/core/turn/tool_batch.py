@@ -40,7 +40,7 @@ from power_loop.core.context import texts
 from power_loop.core.turn.scope import TurnStopped
 from power_loop.core.turn.tool_context import CallContext
 from power_loop.core.turn.tool_run import HandlerRun, Outcome, collect
-from power_loop.core.turn.turn import OpenCall, Turn, step_of
+from power_loop.core.turn.turn import OpenCall, Turn, arguments_text, step_of
 from power_loop.tools.output import Output, error_output, output_of
 from power_loop.tools.prepared import PreparedTool
 from power_loop.tools.preview import preview
@@ -223,14 +223,18 @@ class _Batch:
         return consulted.decision, consulted.context.call.arguments
 
     def _rewrite(self, one: _Ready, arguments: Mapping[str, Any]) -> _Settled | None:
-        changed = dict(arguments)
+        try:
+            text, changed = arguments_text(arguments)
+        except ValueError as error:
+            self._turn.hook_failed(HookPoint.TOOL_BEFORE, "arguments", error)
+            return self._fail(one.call, texts.denied(one.call.name, texts.CHECK_FAILED))
         problems = one.prepared.problems(changed)
         if problems:
             return self._fail(one.call, texts.invalid_arguments(one.call.name, problems))
         if changed != one.arguments:
             # An approval was given for other arguments than these.
             one.call.is_approved = False
-            one.call.arguments = json.dumps(changed, ensure_ascii=False)
+            one.call.arguments = text
             one.arguments = changed
         return None
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from base64 import b32encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from power_loop.contracts.events import EventPayload, HookFailed, MessageAppende
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import HookContext, HookPoint, MessageAppendContext
 from power_loop.contracts.llm import LLMResponse, LLMRetryPolicy, LLMService, Usage
-from power_loop.contracts.messages import Message, Role
+from power_loop.contracts.messages import Message, Role, clean_text
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import CallRecord, CallStep, Lease, ModelCall, SendEnd, SendRecord
 from power_loop.contracts.states import CallState, Effect, SendStatus, WaitKind
@@ -272,6 +272,18 @@ def idempotency_key(session_id: str, send_index: int, reply_seq: int, index: int
     says."""
     place = f"{session_id}|{send_index}|{reply_seq}|{index}".encode()
     return "pl1_" + b32encode(hashlib.sha256(place).digest()[:20]).decode("ascii").lower()
+
+
+def arguments_text(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return arguments that a hook or a person gave as JSON text, and as whoever reads that text has them.
+
+    Raises ValueError for what is no JSON.
+    """
+    try:
+        text = clean_text(json.dumps(dict(arguments), ensure_ascii=False, allow_nan=False))
+        return text, json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"arguments {arguments!r:.200} are no JSON object: {error}") from error
 
 
 def step_of(call: OpenCall, state: CallState, **more: Any) -> CallStep:
