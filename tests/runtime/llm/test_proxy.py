@@ -6,8 +6,9 @@ import asyncio
 import base64
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +18,7 @@ from power_loop.runtime.llm import lean as lean_module
 from power_loop.runtime.llm.proxy import Proxy, proxy_of
 from power_loop.runtime.llm.service import create_llm_service_from_config
 from tests.model_server import ModelServer, say
+from tests.model_server.server import WAIT_S
 
 from .conftest import QUESTION, Way, ignore
 
@@ -75,12 +77,40 @@ def test_the_secret_of_a_proxy_is_in_no_repr() -> None:
 # --- real connections ---
 
 
+class Relay:
+    """A port of this machine that hands on what it is sent; it ends when all who use it have gone."""
+
+    def __init__(self, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
+        self._serve = serve
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._serve(reader, writer)
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    @contextlib.asynccontextmanager
+    async def listening(self, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self._handle, "127.0.0.1", 0, ssl=context)
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=WAIT_S)
+
+
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    try:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+    finally:
+        writer.close()
 
 
 async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, *, first: bytes = b"") -> None:
@@ -99,9 +129,8 @@ async def secured(port: int) -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _join(reader, writer, port)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
+    async with Relay(serve).listening(context) as outer:
+        yield outer
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +143,6 @@ async def proxy(heads: list[str], *, status: str = "200 Connection established")
         method, target, _ = head.decode().split(" ", 2)
         if not status.startswith("200"):
             writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
-            writer.close()
         elif method == "CONNECT":
             writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
             await _join(reader, writer, int(target.rpartition(":")[2]))
@@ -122,9 +150,8 @@ async def proxy(heads: list[str], *, status: str = "200 Connection established")
             path = urlsplit(target)
             await _join(reader, writer, path.port or 80, first=head.replace(target.encode(), path.path.encode(), 1))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
+    async with Relay(serve).listening() as outer:
+        yield outer
 
 
 @pytest.fixture
