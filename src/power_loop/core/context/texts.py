@@ -63,6 +63,11 @@ def denied(name: str, reason: str) -> str:
     return f"{name!r} was not run, because it was not allowed{because}"
 
 
+def cannot_be_asked(name: str, reason: str) -> str:
+    """Answer a call that should wait for somebody, where what is asked cannot be shown to anybody."""
+    return f"{name!r} cannot wait for an answer, because what it asks cannot be shown: {_shortened(reason)}"
+
+
 # ---- answers to calls that did run, or may have ----
 
 

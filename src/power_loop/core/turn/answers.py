@@ -10,12 +10,11 @@ from power_loop.contracts.errors import CallNotFoundError, CallNotWaitingError, 
 from power_loop.contracts.events import ToolCallAnswered, ToolCallFinished
 from power_loop.contracts.json_schema import SchemaError, compile_schema
 from power_loop.contracts.messages import Message, tool_message
-from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import CallRecord, CallStep
 from power_loop.contracts.states import CallState, WaitKind
 from power_loop.contracts.tools import ToolResult
 from power_loop.core.context import texts
-from power_loop.core.turn.turn import OpenCall, Turn, arguments_text, step_of
+from power_loop.core.turn.turn import OpenCall, Turn, json_object_of, step_of
 from power_loop.tools.output import Output, error_output, output_of
 from power_loop.tools.preview import preview
 
@@ -33,37 +32,60 @@ def check_waiting(session_id: str, calls: tuple[CallRecord, ...], answers: Mappi
                 call_id=call_id,
             )
         if call.state is not CallState.WAITING:
-            raise CallNotWaitingError(
-                f"call {call_id!r} of session {session_id!r} is {call.state.value!r} and waits for no answer:"
-                " get_pending() lists the calls that do",
-                session_id=session_id,
-                call_id=call_id,
-                state=call.state.value,
-            )
+            raise _not_waiting(session_id, call_id, call.state.value)
 
 
-async def take_answers(turn: Turn, answers: Mapping[str, Answer]) -> None:
-    """Commit answers to waiting calls in one transaction, and announce them.
-
-    Raises `input.invalid`, with nothing written.
-    """
-    taken = [_Taken(turn, call, answers[call.call_id]) for call in turn.calls if call.call_id in answers]
-    messages = [one.step.message for one in taken if one.step.message is not None]
-    store: SessionStore = turn.kit.store
-    await store.advance_calls(
-        turn.lease,
-        [one.step for one in taken],
-        at_seq=turn.window.next_seq,
-        send_index=turn.send_index,
-        round=turn.round,
+def _not_waiting(session_id: str, call_id: str, state: str) -> CallNotWaitingError:
+    return CallNotWaitingError(
+        f"call {call_id!r} of session {session_id!r} is {state!r} and waits for no answer:"
+        " get_pending() lists the calls that do",
+        session_id=session_id,
+        call_id=call_id,
+        state=state,
     )
-    for one in taken:
-        one.apply(turn)
-    await turn.note_appended(messages)
-    for one in taken:
-        turn.announce(ToolCallAnswered(one.call.call_id, one.call.name, one.decision))
-        if one.is_final:
-            turn.announce(ToolCallFinished(one.call.call_id, one.call.name, one.step.state.value, one.is_error, 0.0))
+
+
+class Answers:
+    """Is answers to waiting calls of a turn, read and found right, on their way into the ledger.
+
+    Raises `input.invalid` and `call.not_waiting`, with nothing written.
+    """
+
+    def __init__(self, turn: Turn, answers: Mapping[str, Answer]) -> None:
+        self._turn = turn
+        self._taken = [
+            _Taken(turn, call, answers[call.call_id])
+            for call in turn.calls
+            if call.call_id in answers and call.state is CallState.WAITING
+        ]
+        late = answers.keys() - {one.call.call_id for one in self._taken}
+        if late:
+            # Somebody else answered since the caller looked.
+            raise _not_waiting(turn.session_id, min(late), "settled")
+
+    async def commit(self) -> None:
+        """Make all of them durable in one transaction, and announce them."""
+        turn, taken = self._turn, self._taken
+        if not taken:
+            return
+        messages = [one.step.message for one in taken if one.step.message is not None]
+        await turn.kit.store.advance_calls(
+            turn.lease,
+            [one.step for one in taken],
+            at_seq=turn.window.next_seq,
+            send_index=turn.send_index,
+            round=turn.round,
+        )
+        for one in taken:
+            one.apply(turn)
+        await turn.note_appended(messages)
+        for one in taken:
+            turn.announce(ToolCallAnswered(one.call.call_id, one.call.name, one.decision))
+            if one.is_final:
+                state = one.step.state.value
+                turn.announce(ToolCallFinished(one.call.call_id, one.call.name, state, one.is_error, 0.0))
+        if not turn.calls:
+            await turn.end_round()
 
 
 class _Taken:
@@ -135,7 +157,7 @@ class _Taken:
 def _edited(turn: Turn, call: OpenCall, arguments: Mapping[str, Any]) -> str:
     prepared = turn.tools.prepared(call.name)
     try:
-        text, changed = arguments_text(arguments)
+        text, changed = json_object_of(arguments)
     except ValueError as error:
         raise InputError(f"the arguments for call {call.call_id!r} cannot be used: {error}") from error
     problems = () if prepared is None else prepared.problems(changed)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from power_loop.contracts.answers import Answer
-from power_loop.contracts.errors import InputError, LeaseLostError, SessionPendingError, StoreError
+from power_loop.contracts.errors import InputError, LeaseLostError, PowerLoopError, SessionPendingError, StoreError
 from power_loop.contracts.events import LeaseTaken, SendStarted
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import HookPoint, Rewrite, SendStartContext, Veto
@@ -19,8 +19,8 @@ from power_loop.contracts.results import StatefulResult
 from power_loop.contracts.states import RESUMABLE_SENDS, SendStatus
 from power_loop.core.bus import EventQueue
 from power_loop.core.context.window import Window, WindowCache
-from power_loop.core.turn.answers import check_waiting, take_answers
-from power_loop.core.turn.drive import abort, drive
+from power_loop.core.turn.answers import Answers, check_waiting
+from power_loop.core.turn.drive import abort, drive, rest_again
 from power_loop.core.turn.fingerprint import fingerprint
 from power_loop.core.turn.lease import Heartbeat, claim_lease
 from power_loop.core.turn.options import SendOptions
@@ -123,9 +123,13 @@ async def _go_on(seat: TurnSeat, sent: SendRecord, answers: Mapping[str, Answer]
     taken = await _claim(seat, seat.kit.store.take_up)
 
     async def go_on(turn: Turn) -> StatefulResult:
+        try:
+            given = Answers(turn, answers)
+        except PowerLoopError:
+            await rest_again(turn)
+            raise
         turn.announce(SendStarted(sent.request_id, is_resume=True))
-        if answers:
-            await take_answers(turn, answers)
+        await given.commit()
         return await drive(turn)
 
     return await _hold(seat, taken, lambda: _from_store(seat, taken), go_on)

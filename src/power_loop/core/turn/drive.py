@@ -5,7 +5,6 @@ from __future__ import annotations
 from power_loop.contracts.errors import LeaseLostError, PowerLoopError, StoreError
 from power_loop.contracts.events import (
     LLMCallFinished,
-    RoundFinished,
     RoundStarted,
     SendFailed,
     SendFinished,
@@ -13,7 +12,6 @@ from power_loop.contracts.events import (
 from power_loop.contracts.hooks import (
     HookPoint,
     RoundDecideContext,
-    RoundEndContext,
     RoundStartContext,
     SendEndContext,
     Veto,
@@ -62,9 +60,9 @@ async def _step(turn: Turn) -> StatefulResult | None:
         elif isinstance(action, Conclude):
             await _call_model(turn, action.status)
         elif isinstance(action, RunTools):
-            settled = await run_batch(turn)
+            await run_batch(turn)
             if not turn.calls:
-                await _end_round(turn, tool_calls=settled)
+                await turn.end_round()
         elif isinstance(action, Finish):
             return await _finish(turn, action.status)
         elif isinstance(action, Abort):
@@ -149,7 +147,7 @@ async def _store_reply(turn: Turn, reply: UnstoredReply, action: Action, reason:
     )
     await turn.note_appended(messages)
     if not turn.calls:
-        await _end_round(turn, tool_calls=len(reply.calls))
+        await turn.end_round()
 
 
 def _abort_planned(reply: UnstoredReply) -> None:
@@ -175,11 +173,6 @@ def _new_call(call: OpenCall) -> NewCall:
     return NewCall(call.call_id, call.index, call.name, call.arguments, call.effect, call.state, call.idempotency_key)
 
 
-async def _end_round(turn: Turn, *, tool_calls: int) -> None:
-    turn.announce(RoundFinished(tool_calls))
-    await turn.tell(RoundEndContext, tool_calls=tool_calls)
-
-
 # ---- the ends ----
 
 
@@ -194,6 +187,13 @@ async def abort(turn: Turn, status: SendStatus, *, reason: str | None = None) ->
     end = turn.end_as(status, reason)
     await settle_open_calls(turn, end)
     return await _rest(turn, status, reason)
+
+
+async def rest_again(turn: Turn) -> None:
+    """Let a send that waits for nothing but answers wait on, after it was taken up in vain."""
+    if turn.calls and all(call.state is CallState.WAITING for call in turn.calls):
+        await turn.kit.store.end_send(turn.lease, turn.send_index, turn.end_as(SendStatus.WAITING_FOR_INPUT))
+        turn.is_at_rest = True
 
 
 async def settle_open_calls(turn: Turn, end: SendEnd) -> None:

@@ -32,7 +32,7 @@ from power_loop.contracts.hooks import (
     ToolsBeforeContext,
     Veto,
 )
-from power_loop.contracts.messages import Message, tool_message
+from power_loop.contracts.messages import Message, clean_text, tool_message
 from power_loop.contracts.records import CallStep
 from power_loop.contracts.states import CallState, Effect, WaitKind
 from power_loop.contracts.tools import ToolDefinition, ToolResult, Waiting
@@ -40,7 +40,7 @@ from power_loop.core.context import texts
 from power_loop.core.turn.scope import TurnStopped
 from power_loop.core.turn.tool_context import CallContext
 from power_loop.core.turn.tool_run import HandlerRun, Outcome, collect
-from power_loop.core.turn.turn import OpenCall, Turn, arguments_text, step_of
+from power_loop.core.turn.turn import OpenCall, Turn, json_object_of, step_of
 from power_loop.tools.output import Output, error_output, output_of
 from power_loop.tools.prepared import PreparedTool
 from power_loop.tools.preview import preview
@@ -96,14 +96,12 @@ def starts_with_reply(turn: Turn, call: OpenCall) -> bool:
     )
 
 
-async def run_batch(turn: Turn) -> int:
-    """Bring every open call that waits for nobody to an outcome or to waiting; return how many there were.
+async def run_batch(turn: Turn) -> None:
+    """Bring every open call that waits for nobody to an outcome or to waiting.
 
     Raises `TurnStopped` with the finished ones committed.
     """
-    batch = _Batch(turn)
-    await batch.run()
-    return len(batch.calls)
+    await _Batch(turn).run()
 
 
 class _Batch:
@@ -224,7 +222,7 @@ class _Batch:
 
     def _rewrite(self, one: _Ready, arguments: Mapping[str, Any]) -> _Settled | None:
         try:
-            text, changed = arguments_text(arguments)
+            text, changed = json_object_of(arguments)
         except ValueError as error:
             self._turn.hook_failed(HookPoint.TOOL_BEFORE, "arguments", error)
             return self._fail(one.call, texts.denied(one.call.name, texts.CHECK_FAILED))
@@ -372,18 +370,23 @@ class _Batch:
         return _Settled(call, step_of(call, state, message=message, whole=whole), duration_s=duration_s)
 
     def _park(self, call: OpenCall, waiting: Waiting) -> _Settled:
-        data: dict[str, Any] = {}
+        """Let a call wait; what cannot be put to anybody is an error for the model."""
+        asked: dict[str, Any] = {}
         if waiting.answer_schema is not None:
-            data["answer_schema"] = waiting.answer_schema
+            asked["answer_schema"] = waiting.answer_schema
         if waiting.data is not None:
-            data["data"] = waiting.data
-        call.wait_kind, call.prompt, call.wait_data = waiting.kind, waiting.prompt, data or None
+            asked["data"] = waiting.data
+        try:
+            kind, data, prompt = WaitKind(waiting.kind), json_object_of(asked)[1] or None, clean_text(waiting.prompt)
+        except (ValueError, TypeError) as error:
+            return self._fail(call, texts.cannot_be_asked(call.name, str(error)))
+        call.wait_kind, call.prompt, call.wait_data = kind, prompt, data
         step = step_of(
             call,
             CallState.WAITING,
-            wait_kind=waiting.kind,
-            prompt=waiting.prompt,
-            wait_data=data or None,
+            wait_kind=kind,
+            prompt=prompt,
+            wait_data=data,
             arguments=call.arguments,
             is_approved=False,
         )

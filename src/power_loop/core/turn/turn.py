@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from power_loop.contracts.clock import Clock
-from power_loop.contracts.events import EventPayload, HookFailed, MessageAppended
+from power_loop.contracts.events import EventPayload, HookFailed, MessageAppended, RoundFinished
 from power_loop.contracts.frozen import frozen
-from power_loop.contracts.hooks import HookContext, HookPoint, MessageAppendContext
+from power_loop.contracts.hooks import HookContext, HookPoint, MessageAppendContext, RoundEndContext
 from power_loop.contracts.llm import LLMResponse, LLMRetryPolicy, LLMService, Usage
 from power_loop.contracts.messages import Message, Role, clean_text
 from power_loop.contracts.ports import SessionStore
@@ -256,6 +256,14 @@ class Turn:
             self.announce(MessageAppended(seq, message))
         await self.tell(MessageAppendContext, first_seq=first_seq, messages=messages)
 
+    async def end_round(self) -> None:
+        """Announce that a reply and all its calls are settled."""
+        replies = (message for message in reversed(self.window.messages) if message.role is Role.ASSISTANT)
+        reply = next(replies, None)
+        tool_calls = 0 if reply is None else len(reply.tool_calls)
+        self.announce(RoundFinished(tool_calls))
+        await self.tell(RoundEndContext, tool_calls=tool_calls)
+
     def end_as(self, status: SendStatus, reason: str | None = None, *, text_seq: int | None = None) -> SendEnd:
         """Return the end to be recorded: the answer by its place in the log, not once more."""
         recorded: dict[str, Any] = {}
@@ -274,16 +282,16 @@ def idempotency_key(session_id: str, send_index: int, reply_seq: int, index: int
     return "pl1_" + b32encode(hashlib.sha256(place).digest()[:20]).decode("ascii").lower()
 
 
-def arguments_text(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return arguments that a hook or a person gave as JSON text, and as whoever reads that text has them.
+def json_object_of(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return what a hook, a handler or a person gave as JSON text, and as whoever reads that text has it.
 
-    Raises ValueError for what is no JSON.
+    Raises ValueError for what is no JSON object.
     """
     try:
-        text = clean_text(json.dumps(dict(arguments), ensure_ascii=False, allow_nan=False))
+        text = clean_text(json.dumps(dict(value), ensure_ascii=False, allow_nan=False))
         return text, json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"arguments {arguments!r:.200} are no JSON object: {error}") from error
+        raise ValueError(f"{value!r:.200} is no JSON object: {error}") from error
 
 
 def step_of(call: OpenCall, state: CallState, **more: Any) -> CallStep:
