@@ -64,7 +64,8 @@ async def send(
                 await _settle(seat, "healed before another send")
                 accepted = await _claim(seat, lambda claim: seat.kit.store.accept(claim, new))
             if isinstance(accepted, SendRecord):
-                if accepted.status in (SendStatus.RUNNING, SendStatus.FAILED):
+                is_unfinished = accepted.status in (SendStatus.RUNNING, SendStatus.FAILED)
+                if is_unfinished and accepted.index == (await _last_send(seat)).index:
                     return await _go_on(seat, accepted, {})
                 return await repeated_result(seat.kit.store, accepted)
             taken = accepted
@@ -113,9 +114,15 @@ async def _settle(seat: TurnSeat, reason: str) -> StatefulResult:
     if sent.status not in RESUMABLE_SENDS:
         return await recorded_result(seat.kit.store, sent)
     taken = await _claim(seat, seat.kit.store.take_up)
-    return await _hold(
-        seat, taken, lambda: _from_store(seat, taken), lambda turn: abort(turn, SendStatus.ABORTED, reason=reason)
-    )
+    try:
+        return await _hold(
+            seat,
+            taken,
+            lambda: _from_store(seat, taken, sent.index),
+            lambda turn: abort(turn, SendStatus.ABORTED, reason=reason),
+        )
+    except _Rests as rests:
+        return await recorded_result(seat.kit.store, rests.send)
 
 
 async def _go_on(seat: TurnSeat, sent: SendRecord, answers: Mapping[str, Answer]) -> StatefulResult:
@@ -132,7 +139,20 @@ async def _go_on(seat: TurnSeat, sent: SendRecord, answers: Mapping[str, Answer]
         await given.commit()
         return await drive(turn)
 
-    return await _hold(seat, taken, lambda: _from_store(seat, taken), go_on)
+    try:
+        return await _hold(seat, taken, lambda: _from_store(seat, taken, sent.index), go_on)
+    except _Rests as rests:
+        if answers:
+            check_waiting(seat.session_id, await seat.kit.store.get_calls(seat.session_id), answers)
+        return await repeated_result(seat.kit.store, rests.send)
+
+
+class _Rests(Exception):  # noqa: N818  (a signal of this room to itself, not an error)
+    """Says that a send came to rest, through somebody else, before its lease was taken to drive it on."""
+
+    def __init__(self, send: SendRecord) -> None:
+        super().__init__(send.index)
+        self.send = send
 
 
 # ---- taking ----
@@ -209,14 +229,18 @@ def _offered(tools: ToolRegistry, names: tuple[str, ...]) -> ToolRegistry:
     return tools.subset([name for name in names if name in tools])
 
 
-async def _from_store(seat: TurnSeat, taken: Accepted) -> Turn:
-    """Return the turn of the last send as the store has it."""
+async def _from_store(seat: TurnSeat, taken: Accepted, index: int) -> Turn:
+    """Return the turn of a send as the store has it. Raises `_Rests` for one that does not run (any more)."""
     seat.windows.take(seat.session_id)
     view = await seat.kit.store.read_view(seat.session_id)
-    assert view.send is not None
-    options = SendOptions.from_json(view.send.options)
-    turn = _turn(seat, taken, Window.of(view), options, view.send.request_id)
-    turn.go_on_from(view.send, view.calls)
+    send = view.send
+    if send is not None and send.index != index:
+        send = await seat.kit.store.get_send(seat.session_id, index=index)
+    assert send is not None
+    if send.index != taken.send_index or send.status is not SendStatus.RUNNING:
+        raise _Rests(send)
+    turn = _turn(seat, taken, Window.of(view), SendOptions.from_json(send.options), send.request_id)
+    turn.go_on_from(send, view.calls)
     return turn
 
 
@@ -269,9 +293,10 @@ async def _hold(
 
 async def _settle_cancelled(seat: TurnSeat, taken: Accepted) -> None:
     try:
-        turn = await _from_store(seat, taken)
-        if turn.send_index == taken.send_index:
-            await abort(turn, SendStatus.CANCELLED, reason=seat.scope.reason)
+        turn = await _from_store(seat, taken, taken.send_index)
+        await abort(turn, SendStatus.CANCELLED, reason=seat.scope.reason)
+    except _Rests:
+        pass
     except Exception as error:
         _LOG.warning("session %s could not be settled after a cancellation: %s", seat.session_id, error)
 
