@@ -402,6 +402,34 @@ async def test_closing_ends_what_was_begun_and_refuses_what_comes_later(tmp_path
     assert os.listdir(tmp_path) == ["a.db"]
 
 
+async def test_who_comes_while_a_database_closes_is_refused_and_takes_nothing_from_those_that_end(
+    tmp_path: Path,
+) -> None:
+    database = SqliteDatabase(SqliteFile(str(tmp_path / "a.db")))
+    await database.open(create=True)
+    gate, at_gate = Gate(), []
+
+    async def slow(tx: Any) -> None:
+        at_gate.append(threading.current_thread())
+        await gate.body(tx)
+
+    begun = asyncio.create_task(database.read(slow))
+    await asyncio.to_thread(gate.entered.wait, 30)
+    threads = database._threads
+    assert threads is not None
+    closing = asyncio.create_task(database.aclose())
+    for reader in set(threads._readers) - set(at_gate):
+        await asyncio.to_thread(reader.join, 30)
+    late = [asyncio.create_task(database.write("late", put("late"))), asyncio.create_task(words(database))]
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.wait_for(closing, 30)
+    await begun
+    for task in late:
+        with pytest.raises(StoreError, match="closed"):
+            await task
+
+
 async def test_another_process_s_lock_is_waited_for_and_then_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     database = SqliteDatabase(SqliteFile(str(path), busy_timeout_s=0.05))

@@ -81,6 +81,7 @@ class SqliteThreads:
         self.jobs: SimpleQueue[Job] = SimpleQueue()
         self.reads: SimpleQueue[Job | None] = SimpleQueue()
         self.is_over = False
+        self._is_deserted = False
         self.identity: tuple[int, int] | None = None
         self._file = file
         self._point = point
@@ -99,7 +100,8 @@ class SqliteThreads:
     def put(self, job: Job) -> None:
         """Give the writing thread something to do."""
         self.jobs.put(job)
-        if self.is_over:
+        # While the threads end, what comes is theirs to refuse: here it could be taken from those that still work.
+        if self._is_deserted:
             self._refuse_all()
 
     def put_read(self, job: Job) -> None:
@@ -107,7 +109,7 @@ class SqliteThreads:
         if not self._readers:
             self._start_readers()
         self.reads.put(job)
-        if self.is_over:
+        if self._is_deserted:
             self._refuse_all()
 
     def _start_readers(self) -> None:
@@ -161,6 +163,7 @@ class SqliteThreads:
         if self._connection is not None:
             self._connection.close()
             self._connection = self._cursor = None
+        self._is_deserted = True
         self._refuse_all()
         _release(self._closing)
         self._closing = []
