@@ -12,7 +12,7 @@ floors=$("$venv/bin/python" - <<'PYTHON'
 import importlib.metadata, re
 
 for line in importlib.metadata.requires("power-loop"):
-    found = re.match(r"([\w-]+).*>=([\d.]+).*extra == ['\"](openai|anthropic|http)['\"]", line)
+    found = re.match(r"([\w-]+).*>=([\d.]+).*extra == ['\"](openai|anthropic)['\"]", line)
     if found:
         print(f"{found[1]}=={found[2]}")
 PYTHON
