@@ -99,11 +99,10 @@ class OpenAIWire:
         key = f"openai:{self._config.model}:{send_back}"
         messages = request.messages
         fragments: list[Any] = [message.memo.get(key) for message in messages]
+        if None in fragments:
+            for place in [place for place, fragment in enumerate(fragments) if fragment is None]:
+                fragments[place] = self._encoded(messages[place], key, send_back)
         if set(map(type, fragments)) != _ALL_ENCODED or b"" in fragments:
-            fragments = [
-                self._encoded(message, key, send_back) if fragment is None else fragment
-                for message, fragment in zip(messages, fragments, strict=True)
-            ]
             fragments = _with_media_behind_groups(messages, fragments)
         if request.tail:
             self._add_tail(request.tail, messages[-1] if messages else None, fragments)
