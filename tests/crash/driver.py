@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
@@ -541,12 +541,23 @@ def run(job: dict[str, Any]) -> None:
     """Run a job and end the process."""
     hung = open(Path(job["own"]) / "hung", "w")  # noqa: SIM115 - open to the end of the process
     faulthandler.dump_traceback_later(_LIFE_S, exit=True, file=hung)
+
+    async def live() -> None:
+        asyncio.get_running_loop().call_later(_LIFE_S - 1.0, _print_tasks, hung)
+        await Life(**job).live()
+
     try:
-        asyncio.run(Life(**job).live())
+        asyncio.run(live())
     except BaseException:
         (Path(job["own"]) / "traceback").write_text(traceback.format_exc(), "utf-8")
         os._exit(1)
     os._exit(0)
+
+
+def _print_tasks(file: TextIO) -> None:
+    for task in asyncio.all_tasks():
+        task.print_stack(file=file)
+    file.flush()
 
 
 def serve() -> None:
