@@ -161,7 +161,12 @@ class _Rests(Exception):  # noqa: N818  (a signal of this room to itself, not an
 async def _claim(seat: TurnSeat, take: Callable[..., Any]) -> Any:
     kit = seat.kit
     return await claim_lease(
-        seat.session_id, take, desk=kit.desk, ttl_s=kit.lease_ttl_s, is_owner_dead=kit.is_owner_dead
+        seat.session_id,
+        take,
+        desk=kit.desk,
+        scope=seat.scope,
+        ttl_s=kit.lease_ttl_s,
+        is_owner_dead=kit.is_owner_dead,
     )
 
 
@@ -255,7 +260,6 @@ async def _hold(
 ) -> StatefulResult:
     """Run a turn under its lease, and give back what it held, however it ends."""
     kit, scope, lease = seat.kit, seat.scope, taken.lease
-    kit.desk.begin(seat.session_id, scope)
     heartbeat = Heartbeat(kit.store, lease, kit.lease_ttl_s, scope)
     subscription = None
     if seat.listener is not None:
@@ -279,24 +283,27 @@ async def _hold(
         await uninterrupted(_settle_cancelled(seat, taken))
         raise
     finally:
-        await heartbeat.stop()
         kit.desk.end(seat.session_id, scope)
         if subscription is not None:
             subscription.unsubscribe()
-        if turn is not None and turn.is_at_rest:
+        rests = turn is not None and turn.is_at_rest
+        if turn is not None and rests:
             turn.window.epoch = lease.epoch
             seat.windows.put(turn.window)
-        elif is_owner:
+        await heartbeat.stop()
+        if is_owner and not rests:
             with contextlib.suppress(StoreError):
                 await kit.store.release(lease)
 
 
 async def _settle_cancelled(seat: TurnSeat, taken: Accepted) -> None:
     try:
+        # Whatever was on its way into the store when the cancellation came is there behind this.
+        await seat.kit.store.renew(taken.lease, ttl_s=seat.kit.lease_ttl_s)
         turn = await _from_store(seat, taken, taken.send_index)
         await abort(turn, SendStatus.CANCELLED, reason=seat.scope.reason)
-    except _Rests:
-        pass
+    except (_Rests, LeaseLostError):
+        pass  # it had come to rest
     except Exception as error:
         _LOG.warning("session %s could not be settled after a cancellation: %s", seat.session_id, error)
 

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,9 @@ class Desk:
         self.threads = ThreadPool()
         self._queues: dict[tuple[int, str], _Queue] = {}
         self._running: dict[str, tuple[asyncio.AbstractEventLoop, TurnScope]] = {}
+        # How many event loops are about to take a session's lease.
+        self._claims: dict[str, int] = {}
+        self._claims_lock = threading.Lock()
 
     @classmethod
     def of(cls, store: SessionStore, new_owner: Callable[[], str]) -> Desk:
@@ -76,7 +79,7 @@ class Desk:
                 del self._queues[key]
 
     def begin(self, session_id: str, scope: TurnScope) -> None:
-        """Note that a turn holds the session's lease."""
+        """Note that a turn of this event loop holds the session's lease."""
         self._running[session_id] = (asyncio.get_running_loop(), scope)
 
     def end(self, session_id: str, scope: TurnScope) -> None:
@@ -85,9 +88,23 @@ class Desk:
         if running is not None and running[1] is scope:
             del self._running[session_id]
 
-    def is_running(self, session_id: str) -> bool:
-        """Tell whether a turn of this process holds the session's lease."""
-        return session_id in self._running
+    @contextlib.contextmanager
+    def claiming(self, session_id: str) -> Iterator[None]:
+        """Note that a lease is being asked for: it may be this process's before its turn is."""
+        with self._claims_lock:
+            self._claims[session_id] = self._claims.get(session_id, 0) + 1
+        try:
+            yield
+        finally:
+            with self._claims_lock:
+                self._claims[session_id] -= 1
+                if not self._claims[session_id]:
+                    del self._claims[session_id]
+
+    def is_left_over(self, session_id: str) -> bool:
+        """Tell whoever claims a lease that this process holds already whether nobody uses it."""
+        with self._claims_lock:
+            return session_id not in self._running and self._claims[session_id] == 1
 
     def cancel(self, session_id: str, reason: str) -> bool:
         """Stop the session's running turn, from any thread; False if there is none in this process."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from power_loop.contracts.errors import LeaseLostError, PowerLoopError, SessionBusyError
 from power_loop.contracts.ports import SessionStore
-from power_loop.contracts.records import Claim, Lease
+from power_loop.contracts.records import Accepted, Claim, Lease
 from power_loop.core.turn.desk import Desk
 from power_loop.core.turn.scope import StopCause, TurnScope
 
@@ -25,22 +25,27 @@ async def claim_lease(
     take: Callable[[Claim], Awaitable[T]],
     *,
     desk: Desk,
+    scope: TurnScope,
     ttl_s: float,
     is_owner_dead: Callable[[str], bool],
 ) -> T:
-    """Return what `take` gives for a claim; a lease whose owner is known to be dead is taken over at once.
+    """Return what `take` gives for a claim, with the turn of `scope` entered at the desk if that is the lease.
 
-    Raises `session.busy` where somebody else's turn runs.
+    A lease whose owner is known to be dead is taken over at once. Raises `session.busy` where somebody else's turn
+    runs.
     """
-    claim = Claim(session_id, desk.owner, ttl_s)
-    try:
-        return await take(claim)
-    except SessionBusyError as busy:
-        # This process's own lease without a turn is one that could not be given back, because the database was away.
-        is_left_over = busy.owner == desk.owner and not desk.is_running(session_id)
-        if not is_left_over and not await asyncio.to_thread(is_owner_dead, busy.owner):
-            raise
-        return await take(Claim(session_id, desk.owner, ttl_s, dead_owner=busy.owner))
+    with desk.claiming(session_id):
+        try:
+            taken = await take(Claim(session_id, desk.owner, ttl_s))
+        except SessionBusyError as busy:
+            # This process's own lease without a turn is one that could not be given back: the database was away.
+            is_left_over = busy.owner == desk.owner and desk.is_left_over(session_id)
+            if not is_left_over and not await asyncio.to_thread(is_owner_dead, busy.owner):
+                raise
+            taken = await take(Claim(session_id, desk.owner, ttl_s, dead_owner=busy.owner))
+        if isinstance(taken, Accepted):
+            desk.begin(session_id, scope)
+        return taken
 
 
 class Heartbeat:
