@@ -85,6 +85,11 @@ async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
 
 async def _prompt(turn: Turn, concludes: SendStatus | None, *, budget_share: float = 1.0) -> _Prompt:
     assembled = _assemble(turn, concludes, budget_share=budget_share)
+    if assembled.problems and assembled.problems != turn.known_problems:
+        turn.known_problems = assembled.problems
+        turn.announce(TranscriptRepaired(assembled.problems))
+    if assembled.left_out:
+        turn.announce(WindowTrimmed(assembled.left_out))
     if not turn.kit.hooks.has(HookPoint.LLM_BEFORE):
         return _Prompt(assembled.request, assembled.tokens)
     context: LLMBeforeContext = turn.context_of(LLMBeforeContext, request=assembled.request)
@@ -105,7 +110,7 @@ def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float) 
         left = max(turn.limits.max_tokens - turn.usage.total_tokens, 1)
         cap = min(left, info.max_output_tokens if cap is None else cap)
     tool_choice = options.tool_choice if options.tool_choice is not None and turn.rounds == 0 else "auto"
-    assembled = assemble(
+    return assemble(
         turn.window,
         info=info,
         tools=tools,
@@ -118,12 +123,6 @@ def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float) 
         tail=texts.CONCLUDE if concludes is not None else None,
         budget_share=budget_share,
     )
-    if assembled.problems and assembled.problems != turn.known_problems:
-        turn.known_problems = assembled.problems
-        turn.announce(TranscriptRepaired(assembled.problems))
-    if assembled.left_out:
-        turn.announce(WindowTrimmed(assembled.left_out))
-    return assembled
 
 
 async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -> tuple[_Prompt, int]:
@@ -138,28 +137,34 @@ async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -
         given = await _attempt(turn, prompt.request, ear)
         if isinstance(given, LLMResponse):
             return replace(prompt, given=given), attempt
-        shrinks = isinstance(given, LLMContextOverflowError) and overflows < MAX_OVERFLOWS
+        share = 0.0
+        if isinstance(given, LLMContextOverflowError) and overflows < MAX_OVERFLOWS:
+            share = _smaller_share(turn, prompt, concludes)
         elapsed_s = kit.clock.monotonic_s() - began_s
         delay_s: float | None = 0.0
-        if not shrinks:
+        if not share:
             delay_s = retry_delay_s(given, kit.retry, attempt=attempt, elapsed_s=elapsed_s, random=kit.random)
         turn.announce(LLMCallFailed(info.model, attempt, given.code, given.message, delay_s))
         if delay_s is None:
             raise given
         if ear.has_heard:
             turn.announce(StreamReset(attempt))
-        if shrinks:
+        if share:
             overflows += 1
-            # The provider's window may be far smaller than what was configured, so the measure is what it refused.
-            refused_share = min(prompt.tokens / info.context_window_tokens, 1.0)
-            smaller = await _prompt(turn, concludes, budget_share=OVERFLOW_SHRINK * refused_share)
-            if smaller.given is not None:
-                return smaller, attempt
-            if len(smaller.request.messages) == len(prompt.request.messages):
-                raise given  # what is left cannot be made smaller
-            prompt = smaller
+            prompt = await _prompt(turn, concludes, budget_share=share)
+            if prompt.given is not None:
+                return prompt, attempt
         elif delay_s:
             await turn.scope.interruptible(kit.clock.sleep(delay_s))
+
+
+def _smaller_share(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -> float:
+    """Return the share of the window's budget that leaves out some of a prompt that was too long; 0 if none does."""
+    # The provider's window may be far smaller than what was configured, so the measure is what it refused.
+    refused_share = min(prompt.tokens / turn.kit.llm.info.context_window_tokens, 1.0)
+    share = OVERFLOW_SHRINK * refused_share
+    smaller = _assemble(turn, concludes, budget_share=share)
+    return share if len(smaller.request.messages) < len(prompt.request.messages) else 0.0
 
 
 async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | LLMError:
