@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from power_loop import (
@@ -172,6 +175,21 @@ def commits_of(store: Any) -> Any:
         yield moves
     finally:
         store.on_point = None
+
+
+def open_files(dsn: str) -> list[str]:
+    """Return the files of a database that this process has open, one a descriptor; [] where the system does not tell."""
+    folder = Path("/proc/self/fd")
+    found = []
+    for link in folder.iterdir() if folder.is_dir() else ():
+        with suppress(OSError):  # the one that lists is closed by now
+            found.append(os.readlink(link))
+    return sorted(one for one in found if one.startswith(dsn))
+
+
+def store_threads() -> set[threading.Thread]:
+    """Return the threads that serve databases."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("power-loop-store")}
 
 
 def said(messages: Any) -> list[tuple[str, str]]:

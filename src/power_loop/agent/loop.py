@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from power_loop.agent.config import LoopConfig
 from power_loop.agent.stream import TurnStream
-from power_loop.agent.sync import SyncRunner
+from power_loop.agent.sync import SyncRunner, refuse_to_block
 from power_loop.contracts.answers import Answer, Give
 from power_loop.contracts.cancellation import CancellationToken
 from power_loop.contracts.clock import Clock, SystemClock
@@ -531,6 +531,7 @@ class StatefulAgentLoop:
         return self._store or await self.get_store()
 
     def _run_sync(self, work: Coroutine[Any, Any, T]) -> T:
+        refuse_to_block(work)
         if self._sync is None:
             self._sync = SyncRunner()
         return self._sync.run(work)

@@ -13,6 +13,16 @@ from power_loop.contracts.errors import InputError
 T = TypeVar("T")
 
 
+def refuse_to_block(work: Coroutine[Any, Any, Any]) -> None:
+    """Raise `input.invalid` in a thread whose event loop a wait for `work` would block."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    work.close()
+    raise InputError("a *_sync method was called inside a running event loop, which it would block: await its twin")
+
+
 class SyncRunner:
     """Is an event loop in a daemon thread; ends with `close()` or with its last reference."""
 
@@ -25,16 +35,7 @@ class SyncRunner:
         self._end = weakref.finalize(self, _end, self._loop, thread)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what `work` returns. Raises `input.invalid` in a thread whose event loop that would block."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            work.close()
-            raise InputError(
-                "a *_sync method was called inside a running event loop, which it would block: await its twin"
-            )
+        """Return what `work` returns."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

@@ -1,0 +1,185 @@
+"""Closing: no more work is taken, what runs is finished, and then everything is let go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from power_loop import LoopClosedError, SendStatus, StatefulAgentLoop, tool
+from power_loop.testing import ScriptedLLM, call
+
+from .conftest import MakeLoop
+from .parts import LIMIT_S, Gate, open_files, store_threads, within_limit
+
+
+@pytest.mark.promise("graceful-close")
+async def test_closing_refuses_new_sends_and_lets_those_in_flight_finish(make_loop: MakeLoop) -> None:
+    gates = [Gate(), Gate()]
+    loop = make_loop(gates[0].then("First."), gates[1].then("Second."))
+    sids = [await loop.new_session() for _ in range(2)]
+    turns = []
+    for sid, gate in zip(sids, gates, strict=True):
+        turns.append(asyncio.create_task(loop.send("go", session_id=sid)))
+        await gate.someone()
+    closing = asyncio.create_task(loop.aclose())
+    await asyncio.sleep(0)
+    with pytest.raises(LoopClosedError, match="make another"):
+        await loop.send("more", session_id=sids[0])
+    gates[0].open()
+    assert (await within_limit(turns[0])).final_text == "First."
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not closing.done(), "another turn is still in flight"
+    gates[1].open()
+    assert (await within_limit(turns[1])).final_text == "Second."
+    await within_limit(closing)
+
+
+@pytest.mark.promise("graceful-close")
+async def test_a_block_closes_behind_its_turns(dsn: str) -> None:
+    gate = Gate()
+    async with StatefulAgentLoop(llm=ScriptedLLM([gate.then("Done.")]), dsn=dsn) as loop:
+        sid = await loop.new_session()
+        turn = asyncio.create_task(loop.send("go", session_id=sid))
+        await gate.someone()
+        gate.open()
+    assert turn.done() or (await within_limit(turn)).is_completed
+    assert (await turn).final_text == "Done."
+    async with StatefulAgentLoop(llm=ScriptedLLM(), dsn=dsn) as other:
+        assert len(await other.get_messages(sid)) == 2
+
+
+async def test_a_turn_with_many_rounds_is_drained_to_its_end(make_loop: MakeLoop) -> None:
+    gate = Gate()
+
+    @tool
+    async def act() -> str:
+        """Act."""
+        await gate.passing()
+        return "acted"
+
+    loop = make_loop(call("act"), call("act"), "Done.", tool_registry=[act])
+    sid = await loop.new_session()
+    async with loop.stream("go", session_id=sid) as events:
+        await gate.someone()
+        closing = asyncio.create_task(loop.aclose())
+        await asyncio.sleep(0)
+        gate.open()
+        result = await within_limit(events.wait())
+    assert (result.status, result.rounds) == (SendStatus.COMPLETED, 3)
+    await within_limit(closing)
+
+
+@pytest.mark.promise("graceful-close")
+async def test_a_closed_handle_refuses_everything_and_says_what_to_do(make_loop: MakeLoop) -> None:
+    loop = make_loop("x")
+    sid = await loop.new_session()
+    await loop.aclose()
+    doors = [
+        loop.new_session(),
+        loop.get_session(sid),
+        loop.update_session(sid, system_prompt="x"),
+        loop.list_sessions(),
+        loop.close_session(sid),
+        loop.get_messages(sid),
+        loop.get_session_stats(sid),
+        loop.get_tool_result(sid, "c"),
+        loop.prewarm(sid),
+        loop.send("x", session_id=sid),
+        loop.resume(sid),
+        loop.submit_tool_result(sid, "c", 1),
+        loop.get_pending(sid),
+        loop.heal_pending(sid),
+        loop.abort_pending(sid),
+        loop.cancel(sid),
+        loop.get_store(),
+    ]
+    for door in doors:
+        with pytest.raises(LoopClosedError, match="make another"):
+            await door
+    with pytest.raises(LoopClosedError):
+        loop.stream("x", session_id=sid)
+    with pytest.raises(LoopClosedError):
+        await loop.__aenter__()
+
+
+async def test_closing_may_be_done_again_and_by_several_at_once(make_loop: MakeLoop) -> None:
+    gate = Gate()
+    loop = make_loop(gate.then("Done."))
+    sid = await loop.new_session()
+    turn = asyncio.create_task(loop.send("go", session_id=sid))
+    await gate.someone()
+    closings = [asyncio.create_task(loop.aclose()) for _ in range(3)]
+    await asyncio.sleep(0)
+    closings[0].cancel()
+    gate.open()
+    await within_limit(turn)
+    await within_limit(asyncio.gather(*closings[1:]))
+    await within_limit(loop.aclose())
+
+
+async def test_closing_a_handle_that_was_never_used_does_nothing(make_loop: MakeLoop) -> None:
+    await make_loop().aclose()
+
+
+async def test_the_last_handle_of_a_database_lets_go_of_its_threads_and_files(dsn: str) -> None:
+    before = store_threads()
+    loops = [StatefulAgentLoop(llm=ScriptedLLM(["x"]), dsn=dsn) for _ in range(3)]
+    for loop in loops:
+        sid = await loop.new_session()
+        await loop.send("go", session_id=sid)
+        await loop.get_messages(sid)
+    ours = store_threads() - before
+    assert ours
+    for loop in loops[:2]:
+        await loop.aclose()
+    assert (await loops[2].get_messages(sid))[0].seq == 1, "others go on"
+    await loops[2].aclose()
+    for thread in ours:
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+    assert open_files(dsn) == []
+
+
+async def test_closing_in_the_middle_of_opening_leaves_nothing_open(dsn: str) -> None:
+    before = store_threads()
+    loop = StatefulAgentLoop(llm=ScriptedLLM(), dsn=dsn)
+    making = asyncio.create_task(loop.new_session())
+    await asyncio.sleep(0)
+    await within_limit(loop.aclose())
+    given: Any = await within_limit(asyncio.gather(making, return_exceptions=True))
+    assert isinstance(given[0], (str, LoopClosedError))
+    for thread in store_threads() - before:
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+    assert open_files(dsn) == []
+
+
+async def test_an_opening_that_nobody_waits_for_any_more_is_used_by_the_next(dsn: str) -> None:
+    loop = StatefulAgentLoop(llm=ScriptedLLM(["x"]), dsn=dsn)
+    first = asyncio.create_task(loop.new_session())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    sid = await within_limit(loop.new_session())
+    assert (await loop.send("go", session_id=sid)).is_completed
+    await loop.aclose()
+
+
+async def test_cancelling_a_close_does_not_undo_it(make_loop: MakeLoop) -> None:
+    gate = Gate()
+    loop = make_loop(gate.then("Done."))
+    sid = await loop.new_session()
+    turn = asyncio.create_task(loop.send("go", session_id=sid))
+    await gate.someone()
+    closing = asyncio.create_task(loop.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    with pytest.raises(LoopClosedError):
+        await loop.send("more", session_id=sid)
+    gate.open()
+    assert (await within_limit(turn)).final_text == "Done."
+    await within_limit(loop.aclose())
