@@ -15,6 +15,7 @@ import gc
 import json
 import os
 import signal
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -129,7 +130,8 @@ class Life:
     `stop_at` lists points, each as its name and which time it is passed; `stop_at_number` counts points of any name
     from 1. `signal` is what it gets there. `observes` keeps what the database holds after every commit. `ahead_ms` sets
     its clock. `is_first` says that the story has not been begun yet. `endpoint` is a model server that answers in place
-    of the model of the stories, as (provider, URL).
+    of the model of the stories, as (provider, URL). From the `full_at`th commit on `full_for` commits fail, because the
+    disk is full, at most until there is space again.
     """
 
     def __init__(
@@ -148,6 +150,8 @@ class Life:
         lease_ttl_s: float | None = None,
         busy_timeout_s: float = 10.0,
         endpoint: tuple[str, str] | None = None,
+        full_at: int = 0,
+        full_for: int = 0,
         mutant: str | None = None,
     ) -> None:
         self.folder = Path(folder)
@@ -163,6 +167,7 @@ class Life:
         self.lease_ttl_s = lease_ttl_s or self.story.lease_ttl_s
         self.dsn = f"{self.folder / 'app.db'}?busy_timeout_s={busy_timeout_s}"
         self.endpoint = endpoint
+        self.full = range(full_at, full_at + full_for)
         self.mutant = mutant
         self.is_broken = self.story.fails_first and is_first
         self.stages = Stages(self.story.stages if is_first else ())
@@ -170,6 +175,7 @@ class Life:
         self.states: list[Any] = []
         self.loop: StatefulAgentLoop
         self._passed: Counter[str] = Counter()
+        self._commits = 0
         self._lock = threading.Lock()
         self._trace = _append_to(self.own / "points")
         self._effects = _append_to(self.folder / "effects")
@@ -193,12 +199,20 @@ class Life:
             if self.observes:
                 self.states.append(read_facts(self.folder / "app.db"))
             self.point(f"{place} {move}")
-            if move == "renew" and not self.renewed.done():
-                self.renewed.set_result(None)
+            self._was_renewed(move)
             if move == "advance_calls":
                 self.stages.committed()
             return
         self.point(f"{place} {move}")
+        self._commits += 1
+        if self._commits in self.full:
+            self._was_renewed(move)
+            raise sqlite3.OperationalError("database or disk is full")
+
+    def _was_renewed(self, move: str) -> None:
+        """Let a model go on that waits until its turn's lease was renewed, or that was tried."""
+        if move == "renew" and not self.renewed.done():
+            self.renewed.set_result(None)
 
     def note(self, what: str, label: str, context: ToolContext) -> None:
         """Write into the world outside of the database, durably."""
@@ -480,6 +494,17 @@ async def carry_out_in_time(life: Life) -> StatefulResult:
     return await carry_out(life)
 
 
+async def make_space(life: Life) -> None:
+    """Let the disk take what comes, and the rest of the story go as it likes."""
+    life.full = range(0)
+    life.stages = Stages(())
+
+
+async def look_into_the_file(life: Life) -> Any:
+    """Tell what the database holds."""
+    return read_facts(life.folder / "app.db")
+
+
 async def look_around(life: Life) -> dict[str, Any]:
     """Tell what an application can see of the session."""
     loop = life.loop
@@ -504,6 +529,8 @@ _ACTS: dict[str, Any] = {
         give_up,
         follow_up,
         look_around,
+        make_space,
+        look_into_the_file,
     )
 }
 
