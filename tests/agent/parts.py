@@ -178,7 +178,7 @@ def commits_of(store: Any) -> Any:
 
 
 def open_files(dsn: str) -> list[str]:
-    """Return the files of a database that this process has open, one a descriptor; [] where the system does not tell."""
+    """Return the files of a database that this process has open, one a descriptor; [] where no system tells."""
     folder = Path("/proc/self/fd")
     found = []
     for link in folder.iterdir() if folder.is_dir() else ():
