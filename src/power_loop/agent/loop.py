@@ -376,6 +376,8 @@ class StatefulAgentLoop:
         and what `send` raises.
         """
         self._check_open()
+        if answers is not None and not isinstance(answers, Mapping):
+            raise InputError(f"answers is {answers!r:.200}: give a dict of answers by call id")
         scope = _scope(cancellation)
         registry = self.tools if tools is None else ToolRegistry.of(tools)
         with self._at_work():

@@ -26,7 +26,7 @@ from power_loop.contracts.llm import (
     StopReason,
     Usage,
 )
-from power_loop.contracts.messages import Message, ToolCallPart, tool_message, user_message
+from power_loop.contracts.messages import Message, Role, ToolCallPart, tool_message, user_message
 from power_loop.contracts.records import ModelCall
 from power_loop.contracts.states import CallState, Effect, SendStatus
 from power_loop.core.context import texts
@@ -170,7 +170,7 @@ def _smaller_share(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) ->
 async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | LLMError:
     llm = turn.kit.llm
     try:
-        return await turn.scope.interruptible(llm.generate(request, ear.hear))
+        return _checked(await turn.scope.interruptible(llm.generate(request, ear.hear)))
     except TurnStopped:
         raise
     except LLMError as error:
@@ -181,6 +181,16 @@ async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | 
         return failure
     finally:
         ear.close()
+
+
+def _checked(given: Any) -> LLMResponse:
+    """Return what a user's own model gave, if it is a reply."""
+    if not isinstance(given, LLMResponse):
+        raise LLMError(f"the model service returned {given!r:.200}: generate() has to return an LLMResponse")
+    message: Any = given.message
+    if not isinstance(message, Message) or message.role is not Role.ASSISTANT:
+        raise LLMError(f"the model service returned {message!r:.200}: a reply is an assistant message")
+    return given
 
 
 class _Ear:
