@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -30,5 +32,7 @@ def no_thread_is_left() -> Iterator[None]:
     before = set(store_threads())
     yield
     for thread in set(store_threads()) - before:
-        thread.join(10)
-        assert not thread.is_alive()
+        thread.join(30)
+        if thread.is_alive():
+            frame = sys._current_frames().get(thread.ident or 0)
+            pytest.fail(f"{thread.name} is left, here:\n{''.join(traceback.format_stack(frame))}")

@@ -6,11 +6,11 @@ import difflib
 import math
 import os
 import re
-from dataclasses import dataclass
 from typing import NoReturn
 from urllib.parse import unquote
 
 from power_loop.contracts.errors import InvalidDsnError
+from power_loop.contracts.frozen import frozen
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
@@ -21,7 +21,7 @@ _MAX_BUSY_TIMEOUT_S = 3600.0
 _FORMS = "app.db, /data/app.db, sqlite:///app.db, sqlite:////data/app.db or :memory:"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SqliteDsn:
     """Is a SQLite database: a file's path as it was given, or None for one in memory.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from power_loop.contracts.errors import (
     InputError,
@@ -15,6 +15,7 @@ from power_loop.contracts.errors import (
     SessionExistsError,
     SessionNotFoundError,
 )
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.records import Claim, Lease, Page, SessionRecord
 from power_loop.contracts.states import SessionState
 from power_loop.runtime.store.codec import decode_choice, decode_json, is_same_json, member_text
@@ -34,7 +35,8 @@ _JOINED = "{sessions} s JOIN {session_details} d ON d.session_id = s.id"
 _IS_FREE = "(owner IS NULL OR lease_until_ms <= ? OR owner = ?)"
 
 
-class Head(NamedTuple):
+@frozen
+class Head:
     """Is a head row as it stands after the lease was taken, with the status of a send and the count of open calls."""
 
     epoch: int

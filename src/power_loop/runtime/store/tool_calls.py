@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from power_loop.contracts.errors import StoreCorruptError
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.messages import ContentPart, clean_text
 from power_loop.contracts.records import CallRecord, CallStep, NewCall
 from power_loop.contracts.states import CALL_STEPS, OPEN_CALLS, CallState, Effect, WaitKind
@@ -28,7 +29,8 @@ _COLUMNS = (
 )
 
 
-class LedgerSteps(NamedTuple):
+@frozen
+class LedgerSteps:
     """Is steps as rows of parameters, those to the same state together, and the whole results that they bring."""
 
     groups: list[tuple[CallState, list[Params]]]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 
+from power_loop.contracts.frozen import frozen
 from power_loop.contracts.states import OPEN_CALLS
 
 
@@ -17,7 +17,7 @@ class Kind(Enum):
     INTEGER = "integer"  # 64 bits; times are epoch milliseconds
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Column:
     """Is a column."""
 
@@ -26,7 +26,7 @@ class Column:
     is_nullable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Index:
     """Is an index. `where` narrows it on databases that can; it may never change what is unique."""
 
@@ -36,7 +36,7 @@ class Index:
     where: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Table:
     """Is a table. `is_clustered` asks for rows that lie in the order of the primary key."""
 
@@ -44,7 +44,7 @@ class Table:
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
     is_clustered: bool = True
-    indexes: tuple[Index, ...] = field(default=())
+    indexes: tuple[Index, ...] = ()
 
 
 def quoted(values: frozenset[str] | set[str]) -> str:
