@@ -37,7 +37,8 @@ async def drive(turn: Turn) -> StatefulResult:
             result = await _step(turn)
             if result is not None:
                 return result
-    except LeaseLostError:
+    except LeaseLostError as error:
+        turn.announce(SendFailed(error.code, error.message))
         raise
     except Exception as error:
         await _fail(turn, error)
