@@ -116,12 +116,11 @@ class SqliteThreads:
         with self._readers_lock:
             if self._readers or self.is_over:
                 return
-            self._readers = [
-                threading.Thread(target=self._read_on, name=f"power-loop-store-reader-{number}", daemon=True)
-                for number in range(READERS)
-            ]
-            for thread in self._readers:
+            for number in range(READERS):
+                name = f"power-loop-store-reader-{number}"
+                thread = threading.Thread(target=self._read_on, name=name, daemon=True)
                 thread.start()
+                self._readers.append(thread)
 
     # ---- as jobs, on the writing thread ----
 
@@ -159,14 +158,16 @@ class SqliteThreads:
             self.reads.put(None)
         for thread in readers:
             thread.join()
-        # Last, because the last connection of a file copies the write-ahead log into it and removes the log.
-        if self._connection is not None:
-            self._connection.close()
+        try:
+            # Last, because the last connection of a file copies the write-ahead log into it and removes the log.
+            if self._connection is not None:
+                self._connection.close()
+        finally:
             self._connection = self._cursor = None
-        self._is_deserted = True
-        self._refuse_all()
-        _release(self._closing)
-        self._closing = []
+            self._is_deserted = True
+            self._refuse_all()
+            _release(self._closing)
+            self._closing = []
 
     def _take_what_waits(self) -> None:
         job: Job | None = self._next()
