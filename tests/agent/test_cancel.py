@@ -489,3 +489,48 @@ async def test_cancelling_every_task_there_is_leaves_sessions_that_are_ready(mak
             if isinstance(part, ToolResultPart)
         }
         assert asked == answered
+
+
+async def test_what_a_call_did_is_kept_when_the_turn_is_cancelled_before_the_next_one(make_loop: MakeLoop) -> None:
+    gate = Gate()
+
+    @tool(parallel=False)
+    async def step(n: int) -> str:
+        """Step."""
+        return f"did {n}"
+
+    async def hold_second(context: Any) -> None:
+        if context.call.arguments["n"] == 1:
+            await gate.passing()
+
+    loop = make_loop(calls(("step", {"n": 0}), ("step", {"n": 1})), "Fine.", tool_registry=[step])
+    loop.hooks.add(HookPoint.TOOL_BEFORE, hold_second)
+    sid = await loop.new_session()
+    turn = asyncio.create_task(loop.send("go", session_id=sid))
+    await gate.someone()
+    await loop.cancel(sid)
+    assert (await within_limit(turn)).status is SendStatus.CANCELLED
+    await loop.send("again", session_id=sid)
+    told = answers(loop.llm.requests[1])
+    assert told[0] == "did 0"
+    assert "before it ran" in told[1]
+
+
+async def test_what_a_call_did_is_durable_before_the_next_one_begins(make_loop: MakeLoop) -> None:
+    states: list[list[str]] = []
+
+    @tool(parallel=False)
+    async def strike() -> str:
+        """Strike."""
+        return "struck"
+
+    @tool(effect="read")
+    async def look() -> str:
+        """Look."""
+        states.append([one.name for one in await loop.get_pending(sid)])
+        return "seen"
+
+    loop = make_loop(calls(("strike", {}), ("look", {})), "Fine.", tool_registry=[strike, look])
+    sid = await loop.new_session()
+    await loop.send("go", session_id=sid)
+    assert states == [["look"]]

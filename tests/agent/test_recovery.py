@@ -447,3 +447,32 @@ async def test_what_was_said_is_never_changed_by_what_comes_after(make_loop: Mak
     loop.llm.add("Fine.")
     await loop.send("c", session_id=sid)
     assert (await make_loop().get_messages(sid))[: len(before)] == before
+
+
+async def test_only_calls_that_had_begun_are_unknown_after_a_death(make_loop: MakeLoop, tmp_path: Path) -> None:
+    """Of many calls, those that still waited for their turn have certainly had no effect."""
+    act_once = acting("once")
+
+    async def act(loop: StatefulAgentLoop, sid: str) -> None:
+        await loop.send("go", session_id=sid)
+
+    wanted = calls(*(("once", {"n": n}) for n in range(5)))
+    config = LoopConfig(max_parallel_tools=2)
+    llm = ScriptedLLM([wanted, "Done."])
+    deaths = await every_death(make_loop, tmp_path, act, llm=llm, tool_registry=[act_once], config=config)
+    most_started = 0
+    for point, path, sid in deaths:
+        RAN.clear()
+        loop = make_loop(llm=ScriptedLLM([clever_once(wanted)], repeat_last=True), dsn=path, tool_registry=[act_once])
+        pending = await loop.get_pending(sid)
+        started = [one.arguments["n"] for one in pending if one.state == "started"]
+        most_started = max(most_started, len(started))
+        if pending:
+            await within_limit(loop.resume(sid))
+            unstarted = [one.arguments["n"] for one in pending if one.state == "requested"]
+            assert sorted(n for _, n, *_ in RAN) == unstarted, point
+    assert most_started == 2
+
+
+def clever_once(wanted: Any) -> Callable[[LLMRequest], Any]:
+    return lambda request: "Done." if request.messages[-1].tool_result else wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from power_loop.contracts.errors import HookError
@@ -69,12 +69,16 @@ class _Ready:
 
 @frozen
 class _Settled:
-    """Is a step that is ready to be committed, and what is announced behind it."""
+    """Is a step that is ready to be committed, and what is announced behind it.
+
+    `has_run` marks the outcome of a handler, which is made durable before another one begins.
+    """
 
     call: OpenCall
     step: CallStep
     waiting: Waiting | None = None
     duration_s: float = 0.0
+    has_run: bool = False
 
 
 def starts_with_reply(turn: Turn, call: OpenCall) -> bool:
@@ -241,33 +245,30 @@ class _Batch:
     async def _run_group(self, group: Sequence[_Ready], settled: list[_Settled]) -> list[_Settled]:
         """Run calls side by side; return what is settled and not committed yet."""
         turn = self._turn
-        going: list[_Ready] = []
-        for one in group:
-            refused = await self._ask(one)
-            if refused is None:
-                going.append(one)
-            else:
-                settled.append(refused)
-        starts = [step for one in going if (step := self._start(one)) is not None]
-        if starts:
-            await self._commit(settled, starts)
-            settled = []
         running: dict[HandlerRun, _Ready] = {}
-        queue = list(reversed(going))
         try:
+            if self._kit.hooks.has(HookPoint.TOOL_BEFORE):
+                settled = await self._keep(settled)  # nobody knows how long a hook takes
+            queue: list[_Ready] = []
+            for one in group:
+                refused = await self._ask(one)
+                if refused is None:
+                    queue.insert(0, one)
+                else:
+                    settled.append(refused)
             while queue or running:
-                while queue and len(running) < self._kit.max_parallel_tools:
-                    one = queue.pop()
+                room = self._kit.max_parallel_tools - len(running)
+                begun = [queue.pop() for _ in range(min(room, len(queue)))]
+                starts = [step for one in begun if (step := self._start(one)) is not None]
+                # What finishes while this is on its way to the disk goes with the next one.
+                settled = await self._keep(settled, starts)
+                for one in begun:
                     running[self._launch(one)] = one
                 ends = {run.ended: run for run in running}
                 await turn.scope.interruptible(asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED))
                 for ended, run in ends.items():
                     if ended.done():
                         settled.append(await self._outcome(running.pop(run), ended.result()))
-                if queue or running:
-                    # What finishes while this is on its way to the disk goes with the next one.
-                    await self._commit(settled)
-                    settled = []
         except TurnStopped:
             for run, outcome in (await collect(list(running))).items():
                 settled.append(await self._outcome(running[run], outcome))
@@ -314,7 +315,7 @@ class _Batch:
         """Return what an outcome settles, after the hooks had their say about the result."""
         duration_s = self._kit.clock.monotonic_s() - one.began_s
         if outcome.waiting is not None:
-            return self._park(one.call, outcome.waiting)
+            return replace(self._park(one.call, outcome.waiting), has_run=True)
         assert outcome.output is not None
         output = outcome.output
         if outcome.state is not CallState.ABORTED:
@@ -322,7 +323,8 @@ class _Batch:
                 output = await self._rewritten(one, output, outcome.error)
             else:
                 output = await self._rewritten(one, output, None)
-        return self._settle(one.call, outcome.state, output, one.prepared.definition, duration_s)
+        settled = self._settle(one.call, outcome.state, output, one.prepared.definition, duration_s)
+        return replace(settled, has_run=True)
 
     async def _rewritten(self, one: _Ready, output: Output, error: BaseException | None) -> Output:
         turn, hooks = self._turn, self._kit.hooks
@@ -391,6 +393,13 @@ class _Batch:
             is_approved=False,
         )
         return _Settled(call, step, waiting=waiting)
+
+    async def _keep(self, settled: list[_Settled], starts: Sequence[CallStep] = ()) -> list[_Settled]:
+        """Commit if a call begins, or if there is an outcome of one that ran; return what is not committed yet."""
+        if not starts and not any(one.has_run for one in settled):
+            return settled
+        await self._commit(settled, starts)
+        return []
 
     async def _commit(self, settled: list[_Settled], starts: Sequence[CallStep] = ()) -> None:
         """Make steps durable in one transaction, in the order of the calls, and announce them."""
