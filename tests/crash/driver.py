@@ -47,6 +47,7 @@ from power_loop import (  # noqa: E402
     SessionPendingError,
     StatefulAgentLoop,
     StatefulResult,
+    StoreUnavailableError,
     SystemClock,
     ToolContext,
     ToolDefinition,
@@ -169,7 +170,7 @@ class Life:
         self.endpoint = endpoint
         self.full = range(full_at, full_at + full_for)
         self.mutant = mutant
-        self.is_broken = self.story.fails_first and is_first
+        self.has_wrong_key = self.story.has_wrong_key and is_first
         self.stages = Stages(self.story.stages if is_first else ())
         self.renewed: Future[None] = Future()
         self.states: list[Any] = []
@@ -276,7 +277,7 @@ class Model:
         life.note_request(request)
         life.point("model.asked")
         await asyncio.sleep(0)
-        if life.is_broken:
+        if life.has_wrong_key:
             raise LLMAuthError("the key is wrong")
         if life.story.waits_for_renewal and life.is_first:
             await asyncio.wrap_future(life.renewed)
@@ -427,6 +428,8 @@ async def send_again(life: Life) -> StatefulResult:
     """Send the story's input, whether it was sent or not: its request id tells; answer what is asked."""
     story, loop = life.story, life.loop
     options: dict[str, Any] = {"session_id": SESSION, "request_id": story.name, "output_schema": story.output_schema}
+    if story.cannot_read and life.is_first:
+        await _fail_to_read_once(loop)
     try:
         if story.is_streamed:
             async with loop.stream(story.text, **options) as events:
@@ -436,9 +439,23 @@ async def send_again(life: Life) -> StatefulResult:
         else:
             result = await loop.send(story.text, **options)
     except LLMAuthError:
-        life.is_broken = False
+        life.has_wrong_key = False
+        result = await loop.resume(SESSION)
+    except StoreUnavailableError:
+        if not (story.cannot_read and life.is_first):
+            raise
         result = await loop.resume(SESSION)
     return await _answered(life, result)
+
+
+async def _fail_to_read_once(loop: StatefulAgentLoop) -> None:
+    store: Any = await loop.get_store()
+
+    async def fail(session_id: str) -> None:
+        del store.read_view
+        raise StoreUnavailableError("the disk has a bad moment")
+
+    store.read_view = fail
 
 
 async def _answered(life: Life, result: StatefulResult) -> StatefulResult:

@@ -48,7 +48,8 @@ class Story:
 
     `stages` fixes the order in which calls of one reply have their effects and finish (`effect charge:a`,
     `finish charge:a`), each finish behind the commit of the one before. `answers` are those to waiting calls, by tool;
-    `mistake` is a wrong one that is tried first.
+    `mistake` is a wrong one that is tried first. Where the process that begins it `has_wrong_key` or `cannot_read`, its
+    first attempt fails and it goes on with another.
     """
 
     name: str
@@ -60,7 +61,8 @@ class Story:
     output_schema: Mapping[str, Any] | None = None
     is_streamed: bool = False
     is_cancelled: bool = False
-    fails_first: bool = False
+    has_wrong_key: bool = False
+    cannot_read: bool = False
     waits_for_renewal: bool = False
     lease_ttl_s: float = 30.0
 
@@ -133,7 +135,8 @@ STORIES = {
             stages=("effect look:a", "finish look:a", "effect stick:b"),
             is_cancelled=True,
         ),
-        Story("failure", "Try with the wrong key.", (Say("It works now."),), fails_first=True),
+        Story("failure", "Try with the wrong key.", (Say("It works now."),), has_wrong_key=True),
+        Story("unreadable", "Read it first.", (Say("I have read it."),), cannot_read=True),
         Story("slow", "Take your time.", (Say("Done at last."),), waits_for_renewal=True, lease_ttl_s=0.3),
     )
 }

@@ -101,7 +101,7 @@ def test_a_process_that_was_stopped_until_its_lease_ran_out_writes_nothing(theat
             # It was stopped inside of a transaction, which nobody can take from it: the other is told, it goes on.
             assert taken_over["error"] == "store.unavailable", place
             before = theatre.reference(story.name).states[0]
-            judge(story, before, scene, carried_out(story, before), death=str(place))
+            judge(story, before, scene, carried_out(story, before), death=f"{place}, and its caller was told {own}")
             continue
         assert taken_over["status"] == carried_out(story, dead).status, (place, taken_over)
         assert scene.facts() == after, place
@@ -131,3 +131,22 @@ def test_a_lease_that_is_not_renewed_runs_out_by_the_clock(theatre: Theatre) -> 
     assert nursery.wait(stopped) == _ENDED
     assert [outcome.get("error") for outcome in scene.outcomes()] == ["session.lease_lost"]
     judge(story, dead, scene, with_follow_up(carried_out(story, dead)))
+
+
+@pytest.mark.promise("durable-conversation", "kill-at-any-moment")
+def test_what_is_acknowledged_beside_a_process_that_comes_and_goes_survives_a_kill(theatre: Theatre) -> None:
+    """SQLite's last connection takes the write-ahead log away with it: it has to see that others are still there."""
+    story, nursery = STORIES["two_rounds"], theatre.nursery
+    scene = theatre.beginning()
+    stops = {"stop_at": [("effect.after charge:a", 1), ("commit.after append_reply", 3)], "signal": "SIGSTOP"}
+    lives_on = nursery.start(scene, story.name, "carry_out", is_first=True, **stops)
+    assert nursery.wait(lives_on) == _STOPPED
+    for _ in range(2):
+        assert theatre.play(scene.beside(), story.name, "look_around") == _ENDED
+    assert (scene.folder / "app.db-wal").exists()
+    nursery.go_on(lives_on)
+    assert nursery.wait(lives_on) == _STOPPED
+    nursery.kill(lives_on)
+    assert nursery.wait(lives_on) == {"exit": -signal.SIGKILL}
+    before = theatre.reference(story.name).states[0]
+    judge(story, before, scene, carried_out(story, before))

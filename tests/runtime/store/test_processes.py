@@ -7,6 +7,8 @@ import itertools
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,23 @@ async def test_a_kill_at_any_commit_leaves_the_moment_before_or_after_that_move(
     await asyncio.gather(*(one(at) for at in range(2 * len(MOVES))))
     finished = await asyncio.to_thread(last_words, start("die_at", tmp_path / "not_killed.db", 999))
     assert finished == {"finished": 2 * len(MOVES)}
+
+
+async def test_another_process_that_closes_leaves_the_log_to_those_who_are_still_there(tmp_path: Path) -> None:
+    """A process loses its locks on a file with any descriptor of it that it closes: then nobody knows it is there."""
+    path = tmp_path / "app.db"
+    store = await open_store(path)
+    await store.create_session("sess_1", system_prompt=None, metadata={})
+    for _ in range(10):
+        await asyncio.gather(*[store.get_session("sess_1") for _ in range(20)])
+    look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT COUNT(*) FROM pl_sessions').fetchall()"
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-I", "-S", "-c", look, str(path)], check=True)
+    assert sorted(os.listdir(tmp_path)) == ["app.db", "app.db-shm", "app.db-wal"]
+    # Nor does a second opening in this process, under other parameters, take the locks of the first.
+    second = await open_store(f"{path}?busy_timeout_s=1")
+    await second.get_session("sess_1")
+    await second.aclose()
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-I", "-S", "-c", look, str(path)], check=True)
+    assert sorted(os.listdir(tmp_path)) == ["app.db", "app.db-shm", "app.db-wal"]
+    await store.aclose()
+    assert os.listdir(tmp_path) == ["app.db"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import stat
 import time
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from power_loop.contracts.errors import (
 )
 from power_loop.runtime.store.sql.database import DuplicateKeyError
 
-_MAGIC = b"SQLite format 3\0"
 _CACHED_STATEMENTS = 256
 # Pages of 4 KiB that a write-ahead log gathers before they are copied into the file: 8 MiB.
 _CHECKPOINT_PAGES = 2000
@@ -214,14 +214,15 @@ class SqliteFile:
         ]
 
     def _look(self, *, create: bool) -> None:
-        """Refuse what cannot be a database before SQLite touches it."""
+        """Refuse what cannot be a database before SQLite touches it.
+
+        Nothing is opened for that: with any descriptor of a file that it closes a process loses all its locks on the
+        file (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would take the log for its own.
+        """
         path = self.path
         assert path is not None
-        if os.path.isdir(path):
-            raise NotADatabaseError(f"{path!r} is a directory: name a file in it")
         try:
-            with open(path, "rb") as file:
-                head = file.read(len(_MAGIC))
+            status = os.stat(path)
         except FileNotFoundError:
             if not create:
                 raise StoreUnavailableError(f"database file {path!r} is gone") from None
@@ -231,12 +232,16 @@ class SqliteFile:
             return
         except NotADirectoryError:
             raise self._no_directory(os.path.dirname(path)) from None
-        except PermissionError as error:
-            raise StoreUnavailableError(f"database file {path!r} may not be read by this user: {error}") from error
         except OSError as error:
             raise StoreUnavailableError(f"database file {path!r} cannot be read: {error}") from error
-        if head and head != _MAGIC:
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise NotADatabaseError(f"{path!r} is {kind}: name a new file or a SQLite database")
+        # SQLite takes a file of one byte for an empty one.
+        if status.st_size == 1:
             raise NotADatabaseError(f"{path!r} is no SQLite database: name a new file or a SQLite database")
+        if not os.access(path, os.R_OK):
+            raise StoreUnavailableError(f"database file {path!r} may not be read by this user")
 
     def _no_directory(self, directory: str) -> StoreError:
         return InvalidDsnError(f"database {self.name} lies in {directory!r}, which is no directory: make it first")
