@@ -55,9 +55,9 @@ class SqliteDialect:
     # The left side of a pragma function's join is written out, because SQLite before 3.36 plans it the wrong way round.
     columns_query = (
         "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
-        " WHERE t.type = 'table' AND substr(t.name, 1, length(?1)) = ?1"
+        " WHERE t.type = 'table' AND t.name GLOB ? || '*'"
     )
-    indexes_query = "SELECT name FROM sqlite_master WHERE type = 'index' AND substr(name, 1, length(?1)) = ?1"
+    indexes_query = "SELECT name FROM sqlite_master WHERE type = 'index' AND name GLOB ? || '*'"
 
     def placeholders(self, sql: str) -> str:
         """Return it as it is: `?` is SQLite's own."""
