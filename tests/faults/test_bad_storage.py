@@ -110,6 +110,14 @@ async def test_a_file_that_is_no_database_is_named_and_untouched(tmp_path: Path,
     assert (await loop.send("Hello?", session_id="s")).final_text == "Hello."
 
 
+async def test_a_pipe_is_no_database_and_hangs_nobody_up(tmp_path: Path, make: Make) -> None:
+    os.mkfifo(tmp_path / "app.db")
+    for path in (tmp_path / "app.db", "/dev/null", tmp_path):
+        with pytest.raises(NotADatabaseError):
+            await within_limit(make(str(path), "Never.").new_session())
+    assert os.listdir(tmp_path) == ["app.db"]
+
+
 async def test_a_database_of_a_newer_version_is_refused_and_untouched(tmp_path: Path, make: Make) -> None:
     path = tmp_path / "app.db"
     await there(path, make)
