@@ -12,6 +12,7 @@ from power_loop.contracts.errors import InputError
 from power_loop.contracts.events import AgentEvent
 from power_loop.contracts.results import StatefulResult
 from power_loop.core.bus import EventQueue
+from power_loop.core.turn.chain import start
 from power_loop.core.turn.scope import StopCause, TurnScope
 
 Start = Callable[[EventQueue], Coroutine[Any, Any, StatefulResult]]
@@ -54,7 +55,7 @@ class TurnStream(AsyncIterator[AgentEvent]):
     async def __aenter__(self) -> TurnStream:
         if self._task is not None:
             raise InputError("a stream can be entered once: call stream() again for another turn")
-        self._task = asyncio.get_running_loop().create_task(self._start(self._events))
+        self._task = start(self._start(self._events))
         self._task.add_done_callback(self._ended)
         return self
 

@@ -20,6 +20,7 @@ from power_loop.contracts.states import RESUMABLE_SENDS, SendStatus
 from power_loop.core.bus import EventQueue
 from power_loop.core.context.window import Window, WindowCache
 from power_loop.core.turn.answers import Answers, check_waiting
+from power_loop.core.turn.chain import start
 from power_loop.core.turn.drive import abort, drive, rest_again
 from power_loop.core.turn.fingerprint import fingerprint
 from power_loop.core.turn.lease import Heartbeat, claim_lease
@@ -311,7 +312,7 @@ async def _settle_cancelled(seat: TurnSeat, taken: Accepted) -> None:
 async def join(work: Coroutine[Any, Any, StatefulResult], scope: TurnScope) -> StatefulResult:
     """Run a turn in a task of its own; cancelling the caller stops the turn, which is brought to rest before that is
     raised."""
-    task = asyncio.get_running_loop().create_task(work)
+    task = start(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from power_loop.contracts.errors import InputError
 from power_loop.contracts.ports import SessionStore
+from power_loop.core.turn.chain import add_waiter, waiters
 from power_loop.core.turn.scope import StopCause, TurnScope
 from power_loop.core.turn.threads import ThreadPool
 
@@ -57,7 +59,17 @@ class Desk:
 
     @contextlib.asynccontextmanager
     async def turn(self, session_id: str, scope: TurnScope) -> AsyncIterator[None]:
-        """Wait for the session's turn in this event loop and hold it."""
+        """Wait for the session's turn in this event loop and hold it.
+
+        Raises `input.invalid` inside that very turn, which would wait for itself.
+        """
+        waiter = (id(self), session_id)
+        if waiter in waiters():
+            raise InputError(
+                f"session {session_id!r} was given something to do by a hook or a tool of its own turn, which would"
+                " wait for itself: start a task for it and return, or use another session"
+            )
+        add_waiter(waiter)
         loop = asyncio.get_running_loop()
         key = (id(loop), session_id)
         queue = self._queues.get(key)

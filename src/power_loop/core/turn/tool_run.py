@@ -14,6 +14,7 @@ from power_loop.contracts.frozen import frozen
 from power_loop.contracts.states import CallState
 from power_loop.contracts.tools import Waiting
 from power_loop.core.context import texts
+from power_loop.core.turn.chain import start
 from power_loop.core.turn.threads import ThreadPool
 from power_loop.tools.output import Output, error_output, output_of
 
@@ -72,7 +73,7 @@ class HandlerRun:
         self._token = token
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Outcome] = self._loop.create_future()
-        self._task: asyncio.Task[None] = self._loop.create_task(self._run())
+        self._task: asyncio.Task[None] = start(self._run())
         self._task.add_done_callback(self._leave)
 
     def stop(self, cause: str = "stopped") -> None:
