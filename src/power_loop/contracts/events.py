@@ -305,12 +305,18 @@ class TranscriptRepaired(EventPayload):
 
 @frozen
 class WindowTrimmed(EventPayload):
-    """The oldest messages were left out of a request because it would not fit the context window."""
+    """Something was left out of a request because it would not fit, or was refused as too large: the oldest `left_out`
+    messages, `media` images, files and sounds, and the middle of `texts` long inputs and results.
+
+    The log is as it was.
+    """
 
     type = "window.trimmed"
     is_durable = False
 
     left_out: int
+    media: int = 0
+    texts: int = 0
 
 
 @frozen

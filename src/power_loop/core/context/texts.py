@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from power_loop.contracts.json_schema import Problem
 from power_loop.contracts.llm import OutputSchema
-from power_loop.contracts.messages import ContentPart, TextPart
+from power_loop.contracts.messages import AudioPart, ContentPart, FilePart, ImagePart, TextPart
 
 # What of a stranger's text (an exception, a reason) and how many problems a model is shown.
 MAX_QUOTED_CHARS = 2_000
 MAX_PROBLEMS = 30
+_MAX_NAME_CHARS = 100
 _SCHEMA_MEMO = "texts.schema"
 
 # ---- answers to calls that did not run ----
@@ -145,6 +146,27 @@ def left_out(messages: int) -> str:
         f"{which} of this conversation did not fit and cannot be seen here. Things that were said or done there may"
         " matter: do not assume that they did not happen."
     )
+
+
+CUT_TO_FIT = "are left out here, because this conversation is larger than the model takes"
+
+
+def medium_left_out(part: ImagePart | FilePart | AudioPart) -> str:
+    """Stand in for an image, a file or a sound."""
+    if isinstance(part, ImagePart):
+        what = "an image"
+    elif isinstance(part, AudioPart):
+        what = "a sound"
+    else:
+        what = f"the file {part.filename[:_MAX_NAME_CHARS]!r}" if part.filename else "a file"
+    size = f" of {_size(len(part.data) * 3 // 4)}" if part.data else ""
+    return f"[{what}{size} was left out: with it, this conversation is larger than the model takes]"
+
+
+def _size(count_bytes: int) -> str:
+    if count_bytes >= 1_000_000:
+        return f"{count_bytes / 1_000_000:.1f} MB"
+    return f"{max(count_bytes // 1_000, 1)} kB"
 
 
 def _problem_lines(problems: Sequence[Problem]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from power_loop.contracts.errors import LLMContextOverflowError, LLMError
+from power_loop.contracts.errors import LLMContextOverflowError, LLMError, LLMTooLargeError
 from power_loop.contracts.events import (
     LLMCallFailed,
     LLMCallStarted,
@@ -31,6 +31,7 @@ from power_loop.contracts.records import ModelCall
 from power_loop.contracts.states import CallState, Effect, SendStatus
 from power_loop.core.context import texts
 from power_loop.core.context.assemble import Assembled, assemble
+from power_loop.core.context.spare import MAX_LEVEL, Spared, has_media, spare
 from power_loop.core.context.tokens import estimate_message, estimate_request
 from power_loop.core.turn.decide import OutputCheck, ReplyFacts
 from power_loop.core.turn.retry import retry_delay_s
@@ -38,9 +39,9 @@ from power_loop.core.turn.scope import TurnStopped
 from power_loop.core.turn.structured import check_output
 from power_loop.core.turn.turn import OpenCall, Turn, UnstoredReply, idempotency_key
 
-# After a provider's overflow the prompt is cut to this part of what it was, so many times.
+# After a provider's overflow the oldest messages go until this part of the prompt is left, so many times.
 OVERFLOW_SHRINK = 0.5
-MAX_OVERFLOWS = 4
+MAX_TRIMS = 4
 
 
 class Vetoed(Exception):  # noqa: N818  (a signal of the loop to itself, not an error)
@@ -49,6 +50,19 @@ class Vetoed(Exception):  # noqa: N818  (a signal of the loop to itself, not an 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@frozen
+class _Fit:
+    """Is how a prompt is made smaller than it would be: the `share` of the window's budget that it may take, the
+    `level` of sparing what stays, and how often the share was made smaller."""
+
+    share: float = 1.0
+    level: int = 0
+    trims: int = 0
+
+
+_WHOLE = _Fit()
 
 
 @frozen
@@ -66,7 +80,7 @@ async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
     Raises `Vetoed`, `TurnStopped`, or the `LLMError` that no retry could mend.
     """
     began_s = turn.kit.clock.monotonic_s()
-    prompt = await _prompt(turn, concludes)
+    prompt = await _prompt(turn, concludes, _WHOLE)
     attempts = 0
     if prompt.given is None:
         prompt, attempts = await _generate(turn, prompt, concludes)
@@ -83,13 +97,13 @@ async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
     return _understand(turn, prompt, response, concludes=concludes, attempts=attempts, duration_ms=duration_ms)
 
 
-async def _prompt(turn: Turn, concludes: SendStatus | None, *, budget_share: float = 1.0) -> _Prompt:
-    assembled = _assemble(turn, concludes, budget_share=budget_share)
+async def _prompt(turn: Turn, concludes: SendStatus | None, fit: _Fit) -> _Prompt:
+    assembled, spared = _assemble(turn, concludes, fit)
     if assembled.problems and assembled.problems != turn.known_problems:
         turn.known_problems = assembled.problems
         turn.announce(TranscriptRepaired(assembled.problems))
-    if assembled.left_out:
-        turn.announce(WindowTrimmed(assembled.left_out))
+    if assembled.left_out or spared.media or spared.texts:
+        turn.announce(WindowTrimmed(assembled.left_out, spared.media, spared.texts))
     if not turn.kit.hooks.has(HookPoint.LLM_BEFORE):
         return _Prompt(assembled.request, assembled.tokens)
     context: LLMBeforeContext = turn.context_of(LLMBeforeContext, request=assembled.request)
@@ -102,7 +116,7 @@ async def _prompt(turn: Turn, concludes: SendStatus | None, *, budget_share: flo
     return _Prompt(request, tokens, given)
 
 
-def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float) -> Assembled:
+def _assemble(turn: Turn, concludes: SendStatus | None, fit: _Fit) -> tuple[Assembled, Spared]:
     options, info = turn.options, turn.kit.llm.info
     tools = turn.tools.specs() if info.has_tools else ()
     cap = options.max_output_tokens
@@ -110,7 +124,7 @@ def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float) 
         left = max(turn.limits.max_tokens - turn.usage.total_tokens, 1)
         cap = min(left, info.max_output_tokens if cap is None else cap)
     tool_choice = options.tool_choice if options.tool_choice is not None and turn.rounds == 0 else "auto"
-    return assemble(
+    assembled = assemble(
         turn.window,
         info=info,
         tools=tools,
@@ -121,15 +135,20 @@ def _assemble(turn: Turn, concludes: SendStatus | None, *, budget_share: float) 
         reasoning_effort=options.reasoning_effort,
         tool_choice="none" if concludes is not None and tools else tool_choice,
         tail=texts.CONCLUDE if concludes is not None else None,
-        budget_share=budget_share,
+        budget_share=fit.share,
     )
+    spared = spare(assembled.request.messages, fit.level)
+    if spared.media or spared.texts:
+        request = replace(assembled.request, messages=spared.messages)
+        assembled = replace(assembled, request=request, tokens=estimate_request(request))
+    return assembled, spared
 
 
 async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -> tuple[_Prompt, int]:
     """Return the prompt with the first reply that an attempt brings, and the count of attempts."""
     kit, info = turn.kit, turn.kit.llm.info
     began_s = kit.clock.monotonic_s()
-    attempt = overflows = 0
+    attempt, fit = 0, _WHOLE
     while True:
         attempt += 1
         turn.announce(LLMCallStarted(info.model, attempt, len(prompt.request.messages)))
@@ -137,34 +156,61 @@ async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -
         given = await _attempt(turn, prompt.request, ear)
         if isinstance(given, LLMResponse):
             return replace(prompt, given=given), attempt
-        share = 0.0
-        if isinstance(given, LLMContextOverflowError) and overflows < MAX_OVERFLOWS:
-            share = _smaller_share(turn, prompt, concludes)
+        smaller = _smaller(turn, concludes, fit, prompt, given)
         elapsed_s = kit.clock.monotonic_s() - began_s
         delay_s: float | None = 0.0
-        if not share:
+        if smaller is None:
             delay_s = retry_delay_s(given, kit.retry, attempt=attempt, elapsed_s=elapsed_s, random=kit.random)
         turn.announce(LLMCallFailed(info.model, attempt, given.code, given.message, delay_s))
         if delay_s is None:
             raise given
         if ear.has_heard:
             turn.announce(StreamReset(attempt))
-        if share:
-            overflows += 1
-            prompt = await _prompt(turn, concludes, budget_share=share)
+        if smaller is not None:
+            fit = smaller
+            prompt = await _prompt(turn, concludes, fit)
             if prompt.given is not None:
                 return prompt, attempt
         elif delay_s:
             await turn.scope.interruptible(kit.clock.sleep(delay_s))
 
 
-def _smaller_share(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -> float:
-    """Return the share of the window's budget that leaves out some of a prompt that was too long; 0 if none does."""
+def _smaller(turn: Turn, concludes: SendStatus | None, fit: _Fit, refused: _Prompt, error: LLMError) -> _Fit | None:
+    """Return how to make a prompt smaller that a provider refused for its size; None if it refused it for anything
+    else, or if nothing makes it smaller.
+
+    The oldest messages go first, then what can be spared of those that stay. Where it is bytes that are too many, media
+    go before whole messages do: they are what weighs.
+    """
+    if not isinstance(error, (LLMContextOverflowError, LLMTooLargeError)):
+        return None
+    now, _ = _assemble(turn, concludes, fit)
+    is_heavy = isinstance(error, LLMTooLargeError) and has_media(now.request.messages)
+    ways = (_spared_more, _trimmed_more) if is_heavy else (_trimmed_more, _spared_more)
+    for way in ways:
+        smaller = way(turn, concludes, fit, now, refused)
+        if smaller is not None:
+            return smaller
+    return None
+
+
+def _trimmed_more(turn: Turn, concludes: SendStatus | None, fit: _Fit, now: Assembled, refused: _Prompt) -> _Fit | None:
+    if fit.trims >= MAX_TRIMS:
+        return None
     # The provider's window may be far smaller than what was configured, so the measure is what it refused.
-    refused_share = min(prompt.tokens / turn.kit.llm.info.context_window_tokens, 1.0)
-    share = OVERFLOW_SHRINK * refused_share
-    smaller = _assemble(turn, concludes, budget_share=share)
-    return share if len(smaller.request.messages) < len(prompt.request.messages) else 0.0
+    refused_share = min(refused.tokens / turn.kit.llm.info.context_window_tokens, fit.share)
+    trimmed = replace(fit, share=OVERFLOW_SHRINK * refused_share, trims=fit.trims + 1)
+    smaller, _ = _assemble(turn, concludes, trimmed)
+    return trimmed if smaller.left_out > now.left_out else None
+
+
+def _spared_more(turn: Turn, concludes: SendStatus | None, fit: _Fit, now: Assembled, refused: _Prompt) -> _Fit | None:
+    for level in range(fit.level + 1, MAX_LEVEL + 1):
+        spared = replace(fit, level=level)
+        smaller, _ = _assemble(turn, concludes, spared)
+        if smaller.request.messages != now.request.messages:
+            return spared
+    return None
 
 
 async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | LLMError:
