@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -12,28 +12,43 @@ T = TypeVar("T")
 #: Whose turn waits: a desk, by its id, and a session.
 Waiter = tuple[int, str]
 
-# A task that a hook or a handler starts on its own inherits the variable, but nobody waits for it: so the value names
-# the task that it is about.
-_CHAIN: ContextVar[tuple[asyncio.Task[Any] | None, frozenset[Waiter]]] = ContextVar("power_loop_chain")
+
+class _Link:
+    """Is whose turns wait for one task.
+
+    A task that a hook or a handler starts on its own inherits the variable below, but nobody waits for it: so a link
+    names its task.
+    """
+
+    __slots__ = ("task", "waiters")
+
+    def __init__(self, task: asyncio.Task[Any] | None, waiters: frozenset[Waiter]) -> None:
+        self.task = task
+        self.waiters = waiters
+
+
+_LINK: ContextVar[_Link | None] = ContextVar("power_loop_chain", default=None)
 
 
 def waiters() -> frozenset[Waiter]:
     """Return whose turns wait for the running task."""
-    task, chain = _CHAIN.get((None, frozenset()))
-    return chain if task is not None and task is asyncio.current_task() else frozenset()
+    link = _LINK.get()
+    return link.waiters if link is not None and link.task is asyncio.current_task() else frozenset()
 
 
 def add_waiter(waiter: Waiter) -> None:
     """Note that from here on a turn waits for the running task."""
-    _CHAIN.set((asyncio.current_task(), waiters() | {waiter}))
+    _LINK.set(_Link(asyncio.current_task(), waiters() | {waiter}))
 
 
 def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Run work in a task of its own, for which the running one is going to wait."""
-    return asyncio.get_running_loop().create_task(_in_chain(work, waiters()))
-
-
-async def _in_chain(work: Coroutine[Any, Any, T], chain: frozenset[Waiter]) -> T:
-    if chain:
-        _CHAIN.set((asyncio.current_task(), chain))
-    return await work
+    loop, chain = asyncio.get_running_loop(), waiters()
+    if not chain:
+        return loop.create_task(work)
+    link = _Link(None, chain)
+    context = copy_context()
+    context.run(_LINK.set, link)
+    task: asyncio.Task[T] = context.run(loop.create_task, work)
+    link.task = task
+    return task
