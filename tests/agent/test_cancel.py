@@ -18,10 +18,12 @@ from power_loop import (
     StatefulAgentLoop,
     StatefulResult,
     ToolCallFinished,
+    ToolCallStarted,
     ToolContext,
     ToolResultPart,
     tool,
 )
+from power_loop.core.turn import threads
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop
@@ -534,3 +536,55 @@ async def test_what_a_call_did_is_durable_before_the_next_one_begins(make_loop: 
     sid = await loop.new_session()
     await loop.send("go", session_id=sid)
     assert states == [["look"]]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timeout"])
+async def test_a_call_that_waits_for_a_thread_is_never_run_once_it_is_given_up(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(threads, "MAX_THREADS", 1)
+    gate, entered = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    @tool
+    def hold() -> str:
+        """Hold the only thread."""
+        entered.set()
+        gate.wait(30)
+        ran.append("hold")
+        return "held"
+
+    @tool(timeout_s=0.02 if how == "timeout" else None)
+    def pay() -> str:
+        """Pay."""
+        ran.append("pay")
+        return "paid"
+
+    script = [calls(("hold", {}), ("pay", {})), *(["Done."] if how == "timeout" else []), "Fine."]
+    loop = make_loop(*script, tool_registry=[hold, pay])
+    ears = Ears(loop)
+    sid = await loop.new_session()
+    turn = asyncio.create_task(loop.send("a", session_id=sid))
+    assert await asyncio.to_thread(entered.wait, 30)
+    if how == "timeout":
+        await until(lambda: any(one.name == "pay" for one in ears.of(ToolCallFinished)))
+        gate.set()
+    else:
+        await until(lambda: len(ears.of(ToolCallStarted)) == 2)
+        await loop.cancel(sid)
+    await within_limit(turn)
+    gate.set()
+    await loop.send("b", session_id=sid)
+    told = answers(loop.llm.requests[-1])[1]
+    assert "not run" in told if how == "timeout" else "cancelled before it ran" in told
+    assert "It had no effect." in told
+
+    @tool
+    def last() -> str:
+        """Come behind all that was queued."""
+        return "last"
+
+    loop.tools.register(last)
+    loop.llm.add(call("last"), "Done.")
+    await within_limit(loop.send("c", session_id=sid))
+    assert ran == ["hold"]

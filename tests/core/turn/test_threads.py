@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from power_loop.core.turn import threads
-from power_loop.core.turn.threads import ThreadPool
+from power_loop.core.turn.threads import NeverBegan, ThreadPool
 
 
 async def test_a_result_and_an_error_come_back() -> None:
@@ -73,3 +73,56 @@ async def test_a_caller_that_gives_up_leaves_the_pool_usable() -> None:
         await task
     gate.set()
     assert await pool.run(lambda: 7) == 7
+
+
+async def test_a_job_that_nobody_waits_for_any_more_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "MAX_THREADS", 1)
+    pool = ThreadPool()
+    gate, entered = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def hold() -> None:
+        entered.set()
+        gate.wait(10)
+        ran.append("holder")
+
+    holder = asyncio.create_task(pool.run(hold))
+    assert await asyncio.to_thread(entered.wait, 10)
+    queued = asyncio.create_task(pool.run(lambda: ran.append("given up")))
+    await asyncio.sleep(0)
+    queued.cancel()
+    with pytest.raises(NeverBegan):
+        await queued
+    holder.cancel()
+    with pytest.raises(asyncio.CancelledError) as running:
+        await holder
+    assert not isinstance(running.value, NeverBegan), "this one has begun"
+    gate.set()
+    await pool.run(lambda: ran.append("last"))
+    assert ran == ["holder", "last"]
+
+
+async def test_of_a_thread_and_a_caller_that_gives_up_exactly_one_has_the_job() -> None:
+    pool = ThreadPool()
+    ran: list[int] = []
+    never: list[int] = []
+
+    async def give_up(n: int) -> None:
+        task = asyncio.create_task(pool.run(lambda: ran.append(n)))
+        for _ in range(n % 4):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            await task
+        except NeverBegan:
+            never.append(n)
+        except asyncio.CancelledError:
+            if n % 4 == 0:
+                never.append(n)  # the wait had not even begun
+
+    for n in range(400):
+        await give_up(n)
+    while pool._idle < pool.threads:  # noqa: ASYNC110 - what runs is on its way to its end
+        await asyncio.sleep(0)
+    assert not set(ran) & set(never)
+    assert sorted(ran + never) == list(range(400))

@@ -101,6 +101,14 @@ def timed_out(name: str, timeout_s: float, *, may_still_run: bool) -> str:
     )
 
 
+def never_began(name: str, timeout_s: float) -> str:
+    """Answer a call whose time was over before a thread was free for it."""
+    return (
+        f"{name!r} was not run: no thread became free for it within {timeout_s:g} seconds. It had no effect. Call it"
+        " again if it is still needed."
+    )
+
+
 def crashed(name: str, error: BaseException) -> str:
     """Answer a call whose handler raised: the kind and message of the exception, and no traceback."""
     try:

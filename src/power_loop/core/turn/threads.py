@@ -13,7 +13,26 @@ MAX_THREADS = 64
 # A thread that has had nothing to do for so long ends.
 IDLE_S = 10.0
 
-_Job = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop, contextvars.Context]
+
+class NeverBegan(asyncio.CancelledError):
+    """Says that a wait was cancelled while its function had not begun: it is not run any more."""
+
+
+class _Job:
+    """Is a function on its way to a thread; either the thread takes it, or the one who waits takes it back."""
+
+    __slots__ = ("_claim", "context", "function", "future", "loop")
+
+    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.function = function
+        self.loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.context = contextvars.copy_context()
+        self._claim = threading.Lock()
+
+    def claim(self) -> bool:
+        """Take the job, once and for all; False if the other side was first."""
+        return self._claim.acquire(blocking=False)
 
 
 class ThreadPool:
@@ -39,9 +58,11 @@ class ThreadPool:
         return self._threads
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """Return what `function` returns in a thread; cancelling the wait does not end the function."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        """Return what `function` returns in a thread.
+
+        Cancelling the wait does not end a function that runs; one that has not begun never does: `NeverBegan`.
+        """
+        job = _Job(function, asyncio.get_running_loop())
         starts = False
         with self._lock:
             if self._idle:
@@ -51,10 +72,15 @@ class ThreadPool:
                 starts = True
             else:
                 self._backlog += 1
-        self._jobs.put((function, future, loop, contextvars.copy_context()))
+        self._jobs.put(job)
         if starts:
             threading.Thread(target=self._work, name="power-loop-tool", daemon=True).start()
-        return await future
+        try:
+            return await job.future
+        except asyncio.CancelledError as error:
+            if job.claim():
+                raise NeverBegan(*error.args) from error
+            raise
 
     def _work(self) -> None:
         while True:
@@ -67,7 +93,8 @@ class ThreadPool:
                         self._threads -= 1
                         return
                 continue  # a job counts on this thread and is on its way
-            _run(*job)
+            if job.claim():
+                _run(job)
             del job
             with self._lock:
                 if self._backlog:
@@ -76,20 +103,15 @@ class ThreadPool:
                     self._idle += 1
 
 
-def _run(
-    function: Callable[[], Any],
-    future: asyncio.Future[Any],
-    loop: asyncio.AbstractEventLoop,
-    context: contextvars.Context,
-) -> None:
+def _run(job: _Job) -> None:
     result: Any = None
     error: BaseException | None = None
     try:
-        result = context.run(function)
+        result = job.context.run(job.function)
     except BaseException as caught:
         error = caught
     try:
-        loop.call_soon_threadsafe(_settle, future, result, error)
+        job.loop.call_soon_threadsafe(_settle, job.future, result, error)
     except RuntimeError:  # the event loop is closed: nobody waits any more
         return
 

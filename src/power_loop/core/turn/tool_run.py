@@ -15,7 +15,7 @@ from power_loop.contracts.states import CallState
 from power_loop.contracts.tools import Waiting
 from power_loop.core.context import texts
 from power_loop.core.turn.chain import start
-from power_loop.core.turn.threads import ThreadPool
+from power_loop.core.turn.threads import NeverBegan, ThreadPool
 from power_loop.tools.output import Output, error_output, output_of
 
 # How long an async handler that was cancelled may take to clean up before the turn goes on without it.
@@ -39,6 +39,7 @@ class HandlerRun:
     """
 
     __slots__ = (
+        "_has_begun",
         "_is_async",
         "_keywords",
         "_loop",
@@ -69,6 +70,7 @@ class HandlerRun:
         self.threads = threads
         self.cause: str | None = None
         self._keywords = keywords
+        self._has_begun = False
         self._is_async = is_async
         self._token = token
         self._loop = asyncio.get_running_loop()
@@ -117,18 +119,29 @@ class HandlerRun:
 
     async def _call(self) -> Any:
         keywords = self._keywords()
+        self._has_begun = True
         if self._is_async:
             return await self.handler(**keywords)
-        given = await self.threads.run(functools.partial(self.handler, **keywords))
+        try:
+            given = await self.threads.run(functools.partial(self.handler, **keywords))
+        except NeverBegan:
+            self._has_begun = False
+            raise
         # A plain function may still hand out something to wait for.
         return await given if inspect.isawaitable(given) else given
 
     def _cancelled(self, error: asyncio.CancelledError, *, may_still_run: bool) -> Outcome:
         if self.cause == "timeout":
-            text = texts.timed_out(self.name, self.timeout_s or 0.0, may_still_run=may_still_run)
+            timeout_s = self.timeout_s or 0.0
+            if self._has_begun:
+                text = texts.timed_out(self.name, timeout_s, may_still_run=may_still_run)
+            else:
+                text = texts.never_began(self.name, timeout_s)
             return Outcome(CallState.FAILED, error_output(text), error=TimeoutError(text))
         if self.cause is None:
             return Outcome(CallState.FAILED, error_output(texts.crashed(self.name, error)), error=error)
+        if not self._has_begun:
+            return Outcome(CallState.ABORTED, error_output(texts.CANCELLED_CALL))
         return Outcome(CallState.ABORTED, error_output(texts.cancelled_while_running(may_still_run=may_still_run)))
 
 
