@@ -12,6 +12,16 @@ CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 MAX_CACHE_MARKS = 4
 MIN_THINKING_TOKENS = 1024
+MAX_OPTIONAL_PROPERTIES = 24
+MAX_UNION_PROPERTIES = 16
+UNSUPPORTED_SCHEMA_RULES = frozenset(
+    {
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
+        *("maxItems", "uniqueItems", "prefixItems", "contains", "minContains", "maxContains", "minProperties"),
+        *("maxProperties", "patternProperties", "propertyNames", "dependentRequired", "dependentSchemas"),
+        *("oneOf", "not", "if", "then", "else"),
+    }
+)
 FIELDS = frozenset(
     {
         "max_tokens",
@@ -89,6 +99,7 @@ def check_anthropic_request(body: Any, *, strict: bool = True, ledger: Ledger | 
         return ["The request body is not valid JSON."]
     problems = list(_check_fields(body, strict))
     problems += _check_tools(body)
+    problems += _check_output_format(body)
     raw = body.get("messages")
     if not isinstance(raw, list):
         return [*problems, "messages: Field required" if raw is None else "messages: Input should be a valid list"]
@@ -411,3 +422,56 @@ def _check_ends(messages: list[Message], body: dict[str, Any], ledger: Ledger | 
     paused = ledger is not None and blocks and blocks[-1] in ledger.paused
     if (body.get("thinking") or {}).get("type") in THINKING_ON and not paused:
         yield ("This model does not support assistant message prefill. The conversation must end with a user message.")
+
+
+def _check_output_format(body: dict[str, Any]) -> Iterator[str]:
+    chosen = (body.get("output_config") or {}).get("format")
+    if chosen is None:
+        return
+    where = "output_config.format.schema"
+    if chosen.get("type") != "json_schema":
+        yield "output_config.format.type: Input should be 'json_schema'"
+    schema = chosen.get("schema")
+    if not isinstance(schema, dict):
+        yield f"{where}: Field required"
+        return
+    if schema.get("type") != "object":
+        yield f"{where}: the root of the schema must be of type 'object'"
+    parts = list(_schemas_in(schema))
+    for part in parts:
+        kind = part.get("type")
+        for name in sorted(part.keys() & UNSUPPORTED_SCHEMA_RULES):
+            yield f"{where}: For '{kind}' type, property '{name}' is not supported"
+        if part.get("minItems", 0) not in (0, 1):
+            yield f"{where}: For 'array' type, 'minItems' values other than 0 or 1 are not supported"
+        if (kind == "object" or "properties" in part) and part.get("additionalProperties") is not False:
+            yield f"{where}: For 'object' type, 'additionalProperties' must be explicitly set to false"
+        if any(isinstance(value, (dict, list)) for value in part.get("enum", ())):
+            yield f"{where}: Enum values must be strings, numbers, booleans or null"
+        if re.search(r"\(\?[=!<]|\\[bB1-9]", part.get("pattern", "")):
+            yield f"{where}: Pattern {part['pattern']!r} is not supported"
+    optional = sum(len(part.get("properties", {}).keys() - set(part.get("required", ()))) for part in parts)
+    unions = sum("anyOf" in part or isinstance(part.get("type"), list) for part in parts)
+    if optional > MAX_OPTIONAL_PROPERTIES or unions > MAX_UNION_PROPERTIES:
+        yield f"{where}: Schema is too complex for compilation."
+    definitions = {f"#/$defs/{name}": inner for name, inner in schema.get("$defs", {}).items()}
+    if _comes_back(schema, definitions, {"#"}) or any(
+        _comes_back(inner, definitions, {pointer, "#"}) for pointer, inner in definitions.items()
+    ):
+        yield f"{where}: Circular reference detected in schema definitions"
+
+
+def _schemas_in(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield schema
+    inner = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values(), *schema.get("anyOf", ())]
+    for one in (*inner, *schema.get("allOf", ()), *filter(None, (schema.get("items"),))):
+        yield from _schemas_in(one)
+
+
+def _comes_back(schema: dict[str, Any], definitions: dict[str, Any], seen: set[str]) -> bool:
+    """Whether following the references of a schema leads to one that was gone through on the way."""
+    for part in _schemas_in({name: rule for name, rule in schema.items() if name != "$defs"}):
+        pointer = part.get("$ref")
+        if pointer in seen or (pointer and _comes_back(definitions[pointer], definitions, seen | {pointer})):
+            return True
+    return False

@@ -63,6 +63,13 @@ MESSAGE_FIELDS = {
 }
 # Compatible servers know these fields of an assistant message; the first party refuses them as unknown.
 REASONING_FIELDS = frozenset({"reasoning_content", "reasoning", "reasoning_details"})
+NOT_IN_STRICT = frozenset(
+    {
+        *("default", "allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas"),
+        *("minLength", "maxLength", "uniqueItems", "contains", "minContains", "maxContains", "prefixItems"),
+        *("patternProperties", "propertyNames", "minProperties", "maxProperties"),
+    }
+)
 PARTS = {
     "user": ("text", "image_url", "input_audio", "file"),
     "assistant": ("text", "refusal"),
@@ -248,8 +255,8 @@ def _check_strict_schema(
     if not isinstance(schema, dict):
         return
     where = f"{prefix}: In context={context!r}"
-    if "default" in schema:
-        yield Problem(f"{where}, 'default' is not permitted.", param, code)
+    for name in sorted(schema.keys() & NOT_IN_STRICT):
+        yield Problem(f"{where}, '{name}' is not permitted.", param, code)
     properties = schema.get("properties")
     if schema.get("type") == "object" or properties is not None:
         if schema.get("additionalProperties") is not False:

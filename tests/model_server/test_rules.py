@@ -350,6 +350,29 @@ def mark(body: dict[str, Any], lives: list[str]) -> None:
         target["cache_control"] = {**MARK, "ttl": life}
 
 
+OUTPUT_RULES: list[tuple[dict[str, Any], str]] = [
+    ({"type": "integer", "minimum": 1}, "For 'integer' type, property 'minimum' is not supported"),
+    ({"type": "string", "maxLength": 1}, "For 'string' type, property 'maxLength' is not supported"),
+    ({"type": "string", "pattern": "(?=a)"}, "Pattern '(?=a)' is not supported"),
+    ({"type": "array", "items": {"type": "string"}, "minItems": 2}, "'minItems' values other than 0 or 1"),
+    ({"type": "object", "properties": {}}, "'additionalProperties' must be explicitly set to false"),
+    ({"enum": [[1]]}, "Enum values must be strings"),
+    ({"$ref": "#"}, "Circular reference"),
+]
+
+
+@pytest.mark.parametrize(("rule", "sentence"), OUTPUT_RULES)
+def test_anthropic_refuses_an_output_schema_beyond_its_subset(rule: dict[str, Any], sentence: str) -> None:
+    def problems(inner: dict[str, Any]) -> list[str]:
+        schema = {"type": "object", "properties": {"v": inner}, "required": ["v"], "additionalProperties": False}
+        return check_anthropic_request(
+            {**anthropic_body(), "output_config": {"format": {"type": "json_schema", "schema": schema}}}
+        )
+
+    assert problems({"type": "string"}) == []
+    assert any(sentence in problem for problem in problems(rule))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"), [case[1:] for case in ANTHROPIC_CASES], ids=[c[0] for c in ANTHROPIC_CASES]
 )

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from power_loop.contracts.frozen import frozen
+from power_loop.contracts.json_schema import NativeForm, SchemaDialect, native_form
 from power_loop.contracts.messages import Message, Origin, Role, TextPart, ToolCallPart
 
 
@@ -77,6 +78,14 @@ class OutputSchema:
     name: str = "output"
     description: str = ""
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def native_form(self, dialect: SchemaDialect) -> NativeForm | None:
+        """Return the schema as a model of this dialect takes it, made once; None if it has to be asked for in words."""
+        key = f"native:{dialect}"
+        if key not in self.memo:
+            self.memo[key] = native_form(self.schema, dialect)
+        form: NativeForm | None = self.memo[key]
+        return form
 
 
 @frozen
@@ -164,7 +173,8 @@ class ModelInfo:
     """Is what the kernel has to know of a model. Window and cap are in tokens.
 
     `wire` names the message format; it and `model` decide whether stored reasoning may go back. `has_json_schema` tells
-    whether the model takes an output schema natively; without it the kernel asks for JSON in words.
+    whether the model takes an output schema natively, and `schema_dialect` which ones; otherwise the kernel asks for
+    JSON in words.
     """
 
     provider: str
@@ -174,6 +184,7 @@ class ModelInfo:
     max_output_tokens: int = 4_096
     has_json_schema: bool = False
     has_tools: bool = True
+    schema_dialect: SchemaDialect = "any"
 
     @property
     def origin(self) -> Origin:

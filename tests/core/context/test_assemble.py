@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from power_loop.contracts.json_schema import SchemaDialect
 from power_loop.contracts.llm import LLMRequest, ModelInfo, OutputSchema, ToolSpec
 from power_loop.contracts.messages import Message, Role, TextPart, ToolCallPart, tool_message, user_message
 from power_loop.core.context import texts
@@ -111,6 +112,18 @@ def test_a_schema_is_asked_for_in_words_where_the_model_takes_none() -> None:
     assert request.tail == f"Now.\n\n{texts.prompted_schema(SCHEMA)}"
     without = assemble(window_of([user_message("hi")]), info=model(10_000), output_schema=SCHEMA).request
     assert without.tail == texts.prompted_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+def test_a_schema_that_the_models_dialect_cannot_express_is_asked_for_in_words(dialect: SchemaDialect) -> None:
+    native = ModelInfo("test", "m", has_json_schema=True, schema_dialect=dialect)
+    array = OutputSchema({"type": "array", "items": {"type": "integer"}})
+    request = assemble(window_of([user_message("hi")]), info=native, output_schema=array).request
+    assert (request.output_schema, request.tail) == (None, texts.prompted_schema(array))
+    request = assemble(window_of([user_message("hi")]), info=native, output_schema=SCHEMA).request
+    assert (request.output_schema, request.tail) == (SCHEMA, None)
+    request = assemble(window_of([user_message("hi")]), info=LARGE, output_schema=array).request
+    assert (request.output_schema, request.tail) == (array, None)
 
 
 def test_a_mended_transcript_tells_its_problems() -> None:

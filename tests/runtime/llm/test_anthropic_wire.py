@@ -334,7 +334,11 @@ def test_an_output_schema_is_sent_where_the_model_takes_one() -> None:
     schema = OutputSchema({"type": "object", "properties": {"a": {"type": "integer"}}})
     found = body([HELLO], output_schema=schema, given_wire=wire(has_json_schema=True))
     assert found["output_config"]["format"]["type"] == "json_schema"
-    assert found["output_config"]["format"]["schema"]["required"] == ["a"]
+    assert found["output_config"]["format"]["schema"] == {
+        **schema.schema,
+        "required": [],
+        "additionalProperties": False,
+    }
     assert "output_config" not in body([HELLO], output_schema=schema)
 
 

@@ -1,7 +1,7 @@
 """Holds JSON from a model to its schema.
 
-`compile_schema` checks a schema and gives a `Validator`; `loads_strict` reads JSON text; `to_strict_subset` and
-`drop_added_nulls` serve providers with a strict mode.
+`compile_schema` checks a schema and gives a `Validator`; `loads_strict` reads JSON text; `native_form` gives a schema
+as a provider takes it, and `drop_added_nulls` brings a reply in such a form back.
 
 The dialect is JSON Schema 2020-12, the part that tool and output schemas use: `type`, `enum`, `const`, `minLength`,
 `maxLength`, `pattern`, `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf`, `items`,
@@ -19,17 +19,21 @@ reported as too large or too deep to check, never as valid. Patterns never backt
 
 from power_loop.contracts.json_schema.added_nulls import drop_added_nulls
 from power_loop.contracts.json_schema.compile import SchemaError, Validator, compile_schema
+from power_loop.contracts.json_schema.native import NativeForm, SchemaDialect, native_form
 from power_loop.contracts.json_schema.problems import Problem
 from power_loop.contracts.json_schema.strict import to_strict_subset
 from power_loop.contracts.json_schema.text import InvalidJson, loads_strict
 
 __all__ = [
     "InvalidJson",
+    "NativeForm",
     "Problem",
+    "SchemaDialect",
     "SchemaError",
     "Validator",
     "compile_schema",
     "drop_added_nulls",
     "loads_strict",
+    "native_form",
     "to_strict_subset",
 ]

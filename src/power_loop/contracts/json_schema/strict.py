@@ -39,15 +39,17 @@ _IDLE_RULES: tuple[tuple[str, Any], ...] = (
 )
 # Rules that the strict subset takes as they are.
 _KEPT_RULES = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems", "maxItems")
+#: Rules that a provider which cannot hold a model to them may leave to the caller's own check of the reply.
+LOOSENED_RULES = ("minLength", "maxLength", "pattern", *_KEPT_RULES, "uniqueItems")
 _OBJECT_RULES = ("properties", "required", "additionalProperties")
 _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
-# Provider-side pattern engines know no assertions and no property classes.
-_NOT_IN_PATTERNS = ("(?=", "(?!", "(?P", "(?<", "\\b", "\\B", "\\p", "\\P")
+#: Provider-side pattern engines know no assertions and no property classes.
+NOT_IN_PATTERNS = ("(?=", "(?!", "(?P", "(?<", "\\b", "\\B", "\\p", "\\P")
 _NULL = {"type": "null"}
 
 
-class _NotStrict(Exception):  # noqa: N818 - a signal
-    """Ends the rewriting of a schema that the strict subset cannot express."""
+class NotExpressible(Exception):  # noqa: N818 - a signal
+    """Ends the rewriting of a schema that a provider's subset cannot express."""
 
 
 def to_strict_subset(schema: Mapping[str, Any] | bool) -> dict[str, Any] | None:
@@ -60,13 +62,20 @@ def to_strict_subset(schema: Mapping[str, Any] | bool) -> dict[str, Any] | None:
     provider's guide to structured outputs.
     """
     try:
-        return _StrictForm(Compiler(schema)).write()
-    except _NotStrict:
+        return StrictForm(Compiler(schema)).write()
+    except NotExpressible:
         return None
 
 
-class _StrictForm:
+class StrictForm:
     """Writes the strict form of one compiled schema."""
+
+    #: The formats of a text that the subset knows.
+    formats: tuple[str, ...] = _FORMATS
+    #: Whether a form may allow more than its schema does.
+    may_loosen = False
+    #: Whether the subset has optional properties; else they are required and may be null.
+    has_optional = False
 
     def __init__(self, compiler: Compiler) -> None:
         self._compiler = compiler
@@ -74,10 +83,11 @@ class _StrictForm:
         self._pending: list[tuple[Location, Any]] = []
 
     def write(self) -> dict[str, Any]:
+        """Return the form of the whole schema. Raises `NotExpressible` if it has none."""
         location, schema = self._followed((), self._compiler.root)
         form = self._rewritten(location, schema)
         if form.get("type") != "object":
-            raise _NotStrict
+            raise NotExpressible
         form.update(_words(self._compiler.root))
         definitions = {}
         while self._pending:
@@ -85,8 +95,12 @@ class _StrictForm:
             definitions[self._names[location]] = self._rewritten(location, schema)
         if definitions:
             form["$defs"] = definitions
-        _StrictSize().measure(form, nesting=1)
+        self.check_whole(form)
         return form
+
+    def check_whole(self, form: dict[str, Any]) -> None:
+        """Refuse a form that is more than the provider takes."""
+        _StrictSize().measure(form, nesting=1)
 
     def _followed(self, location: Location, schema: Any) -> tuple[Location, Any]:
         """Goes to what a bare reference means; compiling has made sure that this ends."""
@@ -96,7 +110,7 @@ class _StrictForm:
 
     def _rewritten(self, location: Location, schema: Any) -> dict[str, Any]:
         if not isinstance(schema, dict):
-            raise _NotStrict
+            raise NotExpressible
         words = _words(schema)
         rules = _rules(schema)
         if rules == ["$ref"]:
@@ -110,7 +124,7 @@ class _StrictForm:
             return {**words, "anyOf": self._union(location, schema, rules[0])}
         if "enum" in rules or "const" in rules:
             return {**self._constants(location, schema), **words}
-        return self._by_type(location, schema, rules)
+        return self.by_type(location, schema, rules)
 
     def _reference(self, pointer: str) -> str:
         location, schema = self._compiler.target_of(pointer)
@@ -128,11 +142,11 @@ class _StrictForm:
 
     def _union(self, location: Location, schema: dict[str, Any], keyword: str) -> list[dict[str, Any]]:
         branches = schema[keyword]
-        if keyword == "oneOf":
+        if keyword == "oneOf" and not self.may_loosen:
             # `anyOf` means the same only if no value can match two alternatives.
             for index, branch in enumerate(branches):
                 if not all(self._are_disjoint(branch, other) for other in branches[index + 1 :]):
-                    raise _NotStrict
+                    raise NotExpressible
         return [self._rewritten((*location, keyword, index), branch) for index, branch in enumerate(branches)]
 
     def _are_disjoint(self, left: Any, right: Any) -> bool:
@@ -165,20 +179,21 @@ class _StrictForm:
         values = []
         for value in candidates:
             if isinstance(value, (list, dict)):
-                raise _NotStrict
+                raise NotExpressible
             if Run(1).holds(check, value, path=None):
                 values.append(int(value) if isinstance(value, float) and value.is_integer() else value)
         types = list(dict.fromkeys(_type_of(value) for value in values))
         if not types:
-            raise _NotStrict
+            raise NotExpressible
         if "number" in types and "integer" in types:
             types.remove("integer")
         return {"type": types[0] if len(types) == 1 else types, "enum": values}
 
-    def _by_type(self, location: Location, schema: dict[str, Any], rules: list[str]) -> dict[str, Any]:
+    def by_type(self, location: Location, schema: dict[str, Any], rules: list[str]) -> dict[str, Any]:
+        """Return the form of a schema that says which types it takes."""
         names = declared_types(schema)
         if names is None:
-            raise _NotStrict
+            raise NotExpressible
         relevant = [rule for rule in rules if rule != "type" and not set(names).isdisjoint(_SPEAKS_OF.get(rule, names))]
         about_objects = [rule for rule in relevant if _SPEAKS_OF.get(rule) == ("object",)]
         about_others = [rule for rule in relevant if rule not in about_objects]
@@ -189,7 +204,7 @@ class _StrictForm:
         if others:
             forms.append(self._other(location, schema, names=others, rules=about_others))
         elif about_others:
-            raise _NotStrict
+            raise NotExpressible
         words = _words(schema)
         return {**forms[0], **words} if len(forms) == 1 else {**words, "anyOf": forms}
 
@@ -201,15 +216,19 @@ class _StrictForm:
         for rule in rules:
             if rule == "items":
                 form[rule] = self._rewritten((*location, "items"), schema["items"])
-            elif rule in _KEPT_RULES or (rule == "pattern" and not any(map(schema[rule].count, _NOT_IN_PATTERNS))):
+            elif self.keeps(rule, schema[rule]):
                 form[rule] = schema[rule]
-            else:
-                raise _NotStrict
+            elif not self.may_loosen or rule not in LOOSENED_RULES:
+                raise NotExpressible
         if "array" in names and "items" not in form:
-            raise _NotStrict
-        if "string" in names and schema.get("format") in _FORMATS:
+            raise NotExpressible
+        if "string" in names and schema.get("format") in self.formats:
             form["format"] = schema["format"]
         return form
+
+    def keeps(self, rule: str, asked: Any) -> bool:
+        """Whether the subset takes a rule about a text, a number or an array as it is."""
+        return rule in _KEPT_RULES or (rule == "pattern" and not any(map(asked.count, NOT_IN_PATTERNS)))
 
     def _object(self, location: Location, schema: dict[str, Any], *, rules: list[str]) -> dict[str, Any]:
         properties = schema.get("properties")
@@ -217,15 +236,19 @@ class _StrictForm:
         # An object that names no property and is not closed means any object at all.
         is_open = schema.get("additionalProperties", properties is None) is not False
         if is_open or not set(rules).issubset(_OBJECT_RULES) or not set(required).issubset(properties or ()):
-            raise _NotStrict
+            raise NotExpressible
         forms = {}
         for name, inner in (properties or {}).items():
             place = (*location, "properties", name)
             form = self._rewritten(place, inner)
-            if name not in required and not Run(1).holds(self._compiler.check_at(place), None, path=None):
+            if not self.has_optional and name not in required and not self._accepts_null(place):
                 form = _or_null(form)
             forms[name] = form
-        return {"type": "object", "properties": forms, "required": list(forms), "additionalProperties": False}
+        wanted = [name for name in forms if name in required or not self.has_optional]
+        return {"type": "object", "properties": forms, "required": wanted, "additionalProperties": False}
+
+    def _accepts_null(self, location: Location) -> bool:
+        return Run(1).holds(self._compiler.check_at(location), None, path=None)
 
 
 def _rules(schema: dict[str, Any]) -> list[str]:
@@ -301,7 +324,7 @@ class _StrictSize:
             or self._name_chars > _MAX_NAMES_CHARS
             or (len(constants) > _LONG_ENUM_VALUES and constant_chars > _MAX_LONG_ENUM_CHARS)
         ):
-            raise _NotStrict
+            raise NotExpressible
         for inner in properties.values():
             self.measure(inner, nesting=nesting + 1)
         for inner in (*form.get("anyOf", ()), *form.get("$defs", {}).values()):

@@ -54,13 +54,13 @@ def assemble(
 ) -> Assembled:
     """Return the request for the next reply in `window`; it depends on nothing but what is given.
 
-    `system_prompt` stands in for the session's own. An `output_schema` goes along as it is where the model takes one,
-    and in words otherwise. The oldest messages are left out where the whole would not fit the model's context window
-    less its output cap, of which `budget_share` may be used: what stays begins with a user message, splits no reply
-    from its answers, and always holds the last user message and the newest reply.
+    `system_prompt` stands in for the session's own. An `output_schema` goes along as it is where the model takes this
+    one, and in words otherwise. The oldest messages are left out where the whole would not fit the model's context
+    window less its output cap, of which `budget_share` may be used: what stays begins with a user message, splits no
+    reply from its answers, and always holds the last user message and the newest reply.
     """
     system = window.system_prompt if system_prompt is None else system_prompt
-    if output_schema is not None and not info.has_json_schema:
+    if output_schema is not None and not _is_native(output_schema, info):
         tail = _joined(tail, texts.prompted_schema(output_schema))
         output_schema = None
     fixed = (estimate_text(system) if system else 0) + sum(map(estimate_tool, tools))
@@ -89,6 +89,10 @@ def assemble(
     )
     tokens = fixed + message_tokens + tail_tokens + (_NOTICE_TOKENS if left_out else 0)
     return Assembled(request, left_out, transcript.problems, tokens)
+
+
+def _is_native(output_schema: OutputSchema, info: ModelInfo) -> bool:
+    return info.has_json_schema and output_schema.native_form(info.schema_dialect) is not None
 
 
 def _fitting(transcript: Transcript, *, room: int, step: float) -> tuple[tuple[Message, ...], int]:

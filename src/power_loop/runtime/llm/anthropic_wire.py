@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from power_loop.contracts.errors import InputError
-from power_loop.contracts.json_schema import to_strict_subset
-from power_loop.contracts.llm import LLMRequest, OutputSchema, ToolSpec
+from power_loop.contracts.llm import LLMRequest, ToolSpec
 from power_loop.contracts.messages import (
     AudioPart,
     FilePart,
@@ -100,9 +99,9 @@ class AnthropicWire:
         if choice is not None:
             options["tool_choice"] = choice
         if request.output_schema is not None and self._info.has_json_schema:
-            schema = _strict_schema(request.output_schema)
-            if schema is not None:
-                output_config["format"] = {"type": "json_schema", "schema": schema}
+            form = request.output_schema.native_form("anthropic")
+            if form is not None:
+                output_config["format"] = {"type": "json_schema", "schema": dict(form.schema)}
         if output_config:
             options["output_config"] = output_config
         options.update(config.body)
@@ -270,10 +269,3 @@ def _tool_fragment(tool: ToolSpec) -> bytes:
         definition["input_schema"] = dict(tool.input_schema)
         fragment = tool.memo["anthropic"] = encode(definition)
     return fragment
-
-
-def _strict_schema(output: OutputSchema) -> dict[str, Any] | None:
-    if "anthropic" not in output.memo:
-        output.memo["anthropic"] = to_strict_subset(output.schema)
-    schema: dict[str, Any] | None = output.memo["anthropic"]
-    return schema

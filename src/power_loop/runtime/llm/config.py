@@ -168,6 +168,7 @@ class LLMProviderConfig:
             max_output_tokens=cap,
             has_json_schema=schema,
             has_tools=self.has_tools,
+            schema_dialect=self.provider,
         )
 
 

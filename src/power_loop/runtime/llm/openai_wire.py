@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from power_loop.contracts.errors import InputError
-from power_loop.contracts.json_schema import to_strict_subset
 from power_loop.contracts.llm import LLMRequest, OutputSchema, ToolSpec
 from power_loop.contracts.messages import (
     AudioPart,
@@ -239,17 +238,12 @@ def _tool_message_fragment(message: Message) -> bytes | _WithMedia:
 
 
 def _response_format(output: OutputSchema) -> dict[str, Any] | None:
-    if "openai" not in output.memo:
-        strict = to_strict_subset(output.schema)
-        if strict is None and output.schema.get("type") != "object":
-            # This wire takes objects only: the caller's validation has to do.
-            output.memo["openai"] = None
-        else:
-            definition: dict[str, Any] = {"name": portable_name(output.name)}
-            if output.description:
-                definition["description"] = output.description
-            definition["schema"] = dict(output.schema) if strict is None else strict
-            definition["strict"] = strict is not None
-            output.memo["openai"] = {"type": "json_schema", "json_schema": definition}
-    response_format: dict[str, Any] | None = output.memo["openai"]
-    return response_format
+    form = output.native_form("openai")
+    if form is None:
+        return None
+    definition: dict[str, Any] = {"name": portable_name(output.name)}
+    if output.description:
+        definition["description"] = output.description
+    definition["schema"] = dict(form.schema)
+    definition["strict"] = form.is_strict
+    return {"type": "json_schema", "json_schema": definition}
