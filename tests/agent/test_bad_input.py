@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ from power_loop import (
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop
-from .parts import answers, said
+from .parts import answers, said, within_limit
 
 ODD = "a\0b \ud83d half \udc00 end \ud83d\ude00 \uffff \u2028"
 #: What becomes of it: a NUL and a half of a character are marked, two halves that belong together are one.
@@ -124,6 +126,44 @@ async def test_a_session_id_of_no_kind_is_unknown(make_loop: MakeLoop, session_i
         with pytest.raises(PowerLoopError) as caught:
             await door
         assert caught.value.code == "session.not_found"
+
+
+ODD_VALUES: list[Any] = [5, b"x", [], [1], {}, {"a": object()}, object(), 1.5, True, lambda: 1]
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: type(value).__name__)
+@pytest.mark.promise("bad-input")
+async def test_no_argument_of_a_wrong_kind_gives_anything_but_a_coded_error(make_loop: MakeLoop, value: Any) -> None:
+    loop = make_loop(llm=ScriptedLLM(["x"], repeat_last=True))
+    sid = await loop.new_session()
+    await loop.send("hi", session_id=sid)
+    usual: dict[str, dict[str, Any]] = {
+        "new_session": {},
+        "update_session": {"session_id": sid},
+        "get_session": {"session_id": sid},
+        "list_sessions": {},
+        "get_messages": {"session_id": sid},
+        "get_session_stats": {"session_id": sid},
+        "get_tool_result": {"session_id": sid, "call_id": "c"},
+        "prewarm": {"session_id": sid},
+        "send": {"content": "hi", "session_id": sid},
+        "resume": {"session_id": sid},
+        "submit_tool_result": {"session_id": sid, "call_id": "c", "result": 1},
+        "get_pending": {"session_id": sid},
+        "heal_pending": {"session_id": sid},
+        "abort_pending": {"session_id": sid},
+        "cancel": {"session_id": sid},
+        "close_session": {"session_id": (await loop.new_session())},
+    }
+    for name, arguments in usual.items():
+        method = getattr(loop, name)
+        for parameter in inspect.signature(method).parameters:
+            with contextlib.suppress(PowerLoopError):
+                await within_limit(method(**{**arguments, parameter: value}))
+    for name in ("config", "hooks", "event_bus"):
+        with pytest.raises(ConfigError, match=name):
+            make_loop(**{name: value})
+    assert (await loop.send("still here", session_id=sid)).is_completed
 
 
 @pytest.mark.parametrize("answers_given", [5, ["c1"], "c1", {1: 2}, {"c1": None}])

@@ -97,6 +97,13 @@ class StatefulAgentLoop:
     ) -> None:
         if dsn is not None and store is not None:
             raise ConfigError("both dsn and store are given: give one of them")
+        for name, value, kind in (
+            ("config", config, LoopConfig),
+            ("hooks", hooks, Hooks),
+            ("event_bus", event_bus, AgentEventBus),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise ConfigError(f"{name} is {value!r:.200}: give a {kind.__name__}")
         self._llm = llm
         self._dsn = DEFAULT_DSN if dsn is None else dsn
         self._store = store
@@ -190,6 +197,7 @@ class StatefulAgentLoop:
                 f"session_id {session_id!r} is not 1 to {_MAX_ID_CHARS} printable ASCII characters without spaces"
             )
         made = session_id or self._now.new_id("sess")
+        _check_prompt(system_prompt)
         store = await self.get_store()
         record = await store.create_session(made, system_prompt=system_prompt, metadata=metadata or {})
         self.event_bus.emit(SessionCreated(), session_id=made)
@@ -206,6 +214,7 @@ class StatefulAgentLoop:
         metadata: Mapping[str, Any] | None = None,
     ) -> SessionRecord:
         """Change the system prompt and/or replace the metadata; what is None stays. The next model call sees it."""
+        _check_prompt(system_prompt)
         store = await self._ready_store()
         return await store.update_session(
             session_id, system_prompt=system_prompt, clear_system_prompt=clear_system_prompt, metadata=metadata
@@ -224,6 +233,8 @@ class StatefulAgentLoop:
         limit: int = 50,
     ) -> Page[SessionRecord]:
         """Return a page of sessions, newest first; `metadata` keeps those whose metadata has these top-level values."""
+        if metadata is not None and not _is(metadata, Mapping):
+            raise InputError(f"metadata is {metadata!r:.200}: give a dict of the values to look for")
         store = await self._ready_store()
         return await store.list_sessions(state=_session_state(state), metadata=metadata, cursor=cursor, limit=limit)
 
@@ -246,6 +257,9 @@ class StatefulAgentLoop:
         self, session_id: str, *, after_seq: int = 0, limit: int | None = None
     ) -> tuple[MessageRecord, ...]:
         """Return the log in order, those after `after_seq`, at most `limit`. Raises `session.not_found`."""
+        for name, value in (("after_seq", after_seq), ("limit", 0 if limit is None else limit)):
+            if not _is(value, int) or value < 0:
+                raise InputError(f"{name} is {value!r:.200}: give a whole number of at least 0")
         return await (await self._ready_store()).get_messages(session_id, after_seq=after_seq, limit=limit)
 
     async def get_session_stats(self, session_id: str) -> SessionStats:
@@ -393,6 +407,8 @@ class StatefulAgentLoop:
         cancellation: Cancellation | None = None,
     ) -> StatefulResult:
         """Bring the result of a waiting call and go on with the turn. The result is whatever a handler may return."""
+        if not _is(call_id, str):
+            raise InputError(f"call_id is {call_id!r:.200}: get_pending() tells the ids of the calls that wait")
         return await self.resume(session_id, answers={call_id: Give(result, is_error)}, cancellation=cancellation)
 
     async def get_pending(self, session_id: str) -> tuple[PendingCall, ...]:
@@ -420,7 +436,7 @@ class StatefulAgentLoop:
         The turn comes to rest within moments with status `cancelled`, and its caller gets that result.
         """
         store = await self._ready_store()
-        return self._kit(store).desk.cancel(session_id, reason)
+        return _is(session_id, str) and self._kit(store).desk.cancel(session_id, reason)
 
     # ---- the end ----
 
@@ -609,6 +625,8 @@ class StatefulAgentLoop:
         self, session_id: str, tools: ToolRegistry, scope: TurnScope, listener: EventQueue | None = None
     ) -> begin.TurnSeat:
         store = self._store or await self.get_store()
+        if not _is(session_id, str):
+            await store.get_session(session_id)  # no session has such an id, and the store says so
         return begin.TurnSeat(self._kit(store), self._window_cache, session_id, tools, scope, listener)
 
     async def _send(
@@ -677,6 +695,16 @@ def _is_id(session_id: object) -> bool:
         and session_id.isprintable()
         and " " not in session_id
     )
+
+
+def _is(value: object, kind: type) -> bool:
+    """Tell whether a caller without a type checker gave what the hints ask for."""
+    return isinstance(value, kind)
+
+
+def _check_prompt(system_prompt: Any) -> None:
+    if system_prompt is not None and not isinstance(system_prompt, str):
+        raise InputError(f"system_prompt is {system_prompt!r:.200}: give text")
 
 
 def _session_state(state: SessionState | str | None) -> SessionState | None:
