@@ -14,6 +14,7 @@ from power_loop import (
     ModelInfo,
     OutputError,
     OutputSchema,
+    RefusalPart,
     Role,
     SendFinished,
     SendLimits,
@@ -230,8 +231,52 @@ async def test_repairs_count_as_rounds(make_loop: MakeLoop) -> None:
     )
 
 
-async def test_a_conclusion_that_fits_is_handed_out_as_text(make_loop: MakeLoop) -> None:
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [
+        (SendLimits(max_rounds=1), SendStatus.ROUNDS_EXCEEDED),
+        (SendLimits(max_tool_calls=0), SendStatus.TOOL_CALLS_EXCEEDED),
+    ],
+)
+async def test_a_conclusion_that_fits_is_an_output_fresh_and_repeated(
+    make_loop: MakeLoop, limits: SendLimits, status: SendStatus
+) -> None:
     loop = make_loop(call("look"), ANN, tool_registry=[look])
     sid = await loop.new_session()
-    result = await loop.send("Who?", session_id=sid, output_schema=PERSON, limits=SendLimits(max_rounds=1))
-    assert (result.status, result.final_text) == (SendStatus.ROUNDS_EXCEEDED, ANN)
+    options: dict[str, Any] = {"session_id": sid, "output_schema": PERSON, "limits": limits, "request_id": "r"}
+    result = await loop.send("Who?", **options)
+    assert (result.status, result.final_text) == (status, ANN)
+    assert result.output == {"name": "Ann", "age": 30}
+    again = await make_loop(tool_registry=[look]).send("Who?", **options)
+    assert (again.output, again.is_replayed) == (result.output, True)
+
+
+async def test_what_was_cut_or_stands_beside_calls_is_no_output_even_where_it_fits(make_loop: MakeLoop) -> None:
+    number = {"type": "integer"}
+    cut = LLMResponse(Message(Role.ASSISTANT, (TextPart("12"),)), StopReason.LENGTH)
+    loop = make_loop(cut, call("look", text="34"), tool_registry=[look])
+    sid = await loop.new_session()
+    first = await loop.send("How many?", session_id=sid, output_schema=number, request_id="r1")
+    assert (first.status, first.final_text, first.output) == (SendStatus.TRUNCATED, "12", None)
+    limits = SendLimits(max_tokens=1)
+    second = await loop.send("And?", session_id=sid, output_schema=number, limits=limits, request_id="r2")
+    assert (second.status, second.final_text, second.output) == (SendStatus.TOKENS_EXCEEDED, "34", None)
+    cold = make_loop(tool_registry=[look])
+    assert (await cold.send("How many?", session_id=sid, output_schema=number, request_id="r1")).output is None
+    again = await cold.send("And?", session_id=sid, output_schema=number, limits=limits, request_id="r2")
+    assert (again.final_text, again.output) == ("34", None)
+
+
+@pytest.mark.parametrize("text", ["", "I looked at it."])
+async def test_a_refusal_says_its_words_fresh_and_recorded(make_loop: MakeLoop, text: str) -> None:
+    parts = (*([TextPart(text)] if text else []), RefusalPart("I cannot help with that."))
+    no = LLMResponse(Message(Role.ASSISTANT, parts), StopReason.REFUSAL)
+    loop = make_loop(call("look", text="Let me look."), no, tool_registry=[look])
+    sid = await loop.new_session()
+    result = await loop.send("Who?", session_id=sid, output_schema=PERSON, request_id="r")
+    again = await make_loop(tool_registry=[look]).send("Who?", session_id=sid, output_schema=PERSON, request_id="r")
+    resumed = await make_loop(tool_registry=[look]).resume(sid)
+    for one in (result, again, resumed):
+        assert (one.status, one.output) == (SendStatus.REFUSED, None)
+        assert one.reason == "I cannot help with that."
+        assert one.final_text == (text or "I cannot help with that.")

@@ -180,6 +180,11 @@ class Message:
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
+    def refusal(self) -> str:
+        """The refusals joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, RefusalPart))
+
+    @property
     def tool_calls(self) -> tuple[ToolCallPart, ...]:
         """The calls that this message asks for, in order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCallPart))

@@ -31,8 +31,10 @@ class PendingCall:
 
 @frozen
 class StatefulResult:
-    """Is how a turn ended: `status` first, then `final_text`, and `output` when an `output_schema` was given.
+    """Is how a turn ended: `status` first, then `final_text`, the last that the model said.
 
+    `output` is the parsed answer where an `output_schema` was given and the answer is whole and fits it, also one that
+    a limit brought about. `reason` says why a send was refused (in the model's words), stopped, vetoed or failed.
     `pending` lists what a `waiting_for_input` send asks. `rounds` and `tool_calls` count model calls and tool calls of
     the whole send, `usage` its tokens. `is_replayed` tells that a repeated `request_id` gave back the recorded result.
     """

@@ -125,7 +125,7 @@ class Window:
         for message, seq in zip(reversed(self._messages), reversed(self._seqs), strict=True):
             if seq < since_seq:
                 return None
-            if message.role is Role.ASSISTANT and (text := message.text):
+            if message.role is Role.ASSISTANT and (text := message.text or message.refusal):
                 return seq, text
         return None
 

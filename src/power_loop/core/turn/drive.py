@@ -21,7 +21,17 @@ from power_loop.contracts.records import NewCall, NewReply, SendEnd
 from power_loop.contracts.results import StatefulResult
 from power_loop.contracts.states import CallState, SendStatus
 from power_loop.core.context import texts
-from power_loop.core.turn.decide import Abort, Action, AskAgain, CallModel, Conclude, Finish, RunTools, decide
+from power_loop.core.turn.decide import (
+    Abort,
+    Action,
+    AskAgain,
+    CallModel,
+    Conclude,
+    Finish,
+    OutputCheck,
+    RunTools,
+    decide,
+)
 from power_loop.core.turn.model_call import Vetoed, ask_model
 from power_loop.core.turn.outcome import result_of
 from power_loop.core.turn.scope import StopCause, TurnStopped
@@ -52,7 +62,7 @@ async def _step(turn: Turn) -> StatefulResult | None:
         if turn.scope.cause is StopCause.LEASE_LOST:
             raise LeaseLostError(_LOST.format(turn.session_id), session_id=turn.session_id)
         if turn.reply is not None:
-            reason = turn.scope.reason if isinstance(action, Abort) else None
+            reason = _reason(turn, turn.reply, action)
             await _store_reply(turn, turn.reply, action, reason)
             if isinstance(action, (Finish, Abort)):
                 return await _rest(turn, action.status, reason)
@@ -77,6 +87,14 @@ async def _step(turn: Turn) -> StatefulResult | None:
         await _store_reply(turn, turn.reply, Abort(SendStatus.VETOED), veto.reason)
         return await _rest(turn, SendStatus.VETOED, veto.reason)
     return None
+
+
+def _reason(turn: Turn, reply: UnstoredReply, action: Action) -> str | None:
+    """Return why a send ends with a reply, where its status does not say it all."""
+    if isinstance(action, Abort):
+        return turn.scope.reason
+    is_refusal = isinstance(action, Finish) and action.status is SendStatus.REFUSED
+    return (reply.message.refusal or None) if is_refusal else None
 
 
 _LOST = (
@@ -122,8 +140,7 @@ async def _store_reply(turn: Turn, reply: UnstoredReply, action: Action, reason:
     _start_first_calls(turn, reply)
     end = None
     if isinstance(action, (Finish, Abort)):
-        text_seq = at_seq if reply.message.text else None
-        end = turn.end_as(action.status, reason, text_seq=text_seq)
+        end = turn.end_as(action.status, reason, reply=reply)
     await turn.kit.store.append_reply(
         turn.lease,
         NewReply(
@@ -139,6 +156,7 @@ async def _store_reply(turn: Turn, reply: UnstoredReply, action: Action, reason:
     )
     turn.reply = None
     turn.calls += [call for call in reply.calls if call.state in (CallState.REQUESTED, CallState.STARTED)]
+    turn.has_output = reply.facts.output is OutputCheck.VALID
     turn.output, turn.output_problems = reply.output, reply.output_problems
     call = reply.call
     turn.announce(

@@ -23,7 +23,7 @@ def result_of(turn: Turn, status: SendStatus, reason: str | None = None) -> Stat
         send_index=turn.send_index,
         status=status,
         final_text=turn.final_text,
-        output=turn.output if status is SendStatus.COMPLETED else None,
+        output=turn.output if turn.has_output else None,
         pending=tuple(pending_call(call) for call in waiting),
         usage=turn.usage,
         rounds=turn.rounds,
@@ -40,10 +40,10 @@ async def recorded_result(store: SessionStore, send: SendRecord) -> StatefulResu
     seq = recorded.get("text_seq")
     if isinstance(seq, int):
         found = await store.get_messages(send.session_id, after_seq=seq - 1, limit=1)
-        text = found[0].message.text if found and found[0].seq == seq else ""
+        text = (found[0].message.text or found[0].message.refusal) if found and found[0].seq == seq else ""
     schema = SendOptions.from_json(send.options).output_schema
     output = None
-    if schema is not None and send.status is SendStatus.COMPLETED:
+    if schema is not None and recorded.get("has_output"):
         output = check_output(text, schema).value
     pending: tuple[PendingCall, ...] = ()
     if send.status is SendStatus.WAITING_FOR_INPUT:

@@ -23,7 +23,7 @@ from power_loop.core.bus import AgentEventBus
 from power_loop.core.context.window import Window
 from power_loop.core.hooks import Hooks
 from power_loop.core.turn.budget import SendLimits
-from power_loop.core.turn.decide import ReplyFacts, TurnFacts
+from power_loop.core.turn.decide import OutputCheck, ReplyFacts, TurnFacts
 from power_loop.core.turn.desk import Desk
 from power_loop.core.turn.options import SendOptions
 from power_loop.core.turn.scope import TurnScope
@@ -123,6 +123,7 @@ class Turn:
         "final_text",
         "is_at_rest",
         "kit",
+        "has_output",
         "known_problems",
         "lease",
         "limits",
@@ -180,6 +181,7 @@ class Turn:
         self.tool_state: dict[str, Any] = json.loads(json.dumps(window.tool_state)) if window.tool_state else {}
         self.text_seq: int | None = None
         self.final_text = ""
+        self.has_output = False
         self.output: Any = None
         self.output_problems: tuple[str, ...] = ()
 
@@ -251,8 +253,8 @@ class Turn:
         first_seq = self.window.next_seq
         self.window.append(messages)
         for seq, message in enumerate(messages, first_seq):
-            if message.role is Role.ASSISTANT and message.text:
-                self.text_seq, self.final_text = seq, message.text
+            if message.role is Role.ASSISTANT and (text := message.text or message.refusal):
+                self.text_seq, self.final_text = seq, text
             self.announce(MessageAppended(seq, message))
         await self.tell(MessageAppendContext, first_seq=first_seq, messages=messages)
 
@@ -264,12 +266,19 @@ class Turn:
         self.announce(RoundFinished(tool_calls))
         await self.tell(RoundEndContext, tool_calls=tool_calls)
 
-    def end_as(self, status: SendStatus, reason: str | None = None, *, text_seq: int | None = None) -> SendEnd:
-        """Return the end to be recorded: the answer by its place in the log, not once more."""
+    def end_as(self, status: SendStatus, reason: str | None = None, *, reply: UnstoredReply | None = None) -> SendEnd:
+        """Return the end to be recorded, with the reply that is stored in the same transaction if there is one: the
+        answer by its place in the log, not once more."""
         recorded: dict[str, Any] = {}
-        text_seq = self.text_seq if text_seq is None else text_seq
+        text_seq, has_output = self.text_seq, self.has_output
+        if reply is not None:
+            has_output = reply.facts.output is OutputCheck.VALID
+            if reply.message.text or reply.message.refusal:
+                text_seq = self.window.next_seq
         if text_seq is not None:
             recorded["text_seq"] = text_seq
+        if has_output:
+            recorded["has_output"] = True
         if reason:
             recorded["reason"] = reason
         return SendEnd(status, recorded)
