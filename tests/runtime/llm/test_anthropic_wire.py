@@ -311,11 +311,83 @@ def test_an_effort_is_a_budget_or_an_effort_as_the_model_takes_it() -> None:
         assert check_anthropic_request(found) == []
 
 
-def test_a_budget_stays_under_the_cap() -> None:
-    given_wire = wire(model="claude-sonnet-4", thinking_budget_tokens=5000)
-    found = body([HELLO], given_wire=given_wire, max_output_tokens=1000)
-    assert found["max_tokens"] > found["thinking"]["budget_tokens"] == 5000
+@pytest.mark.parametrize(
+    ("model", "options", "asked", "cap", "budget"),
+    [
+        # What the caller allows for the reply is never exceeded: thinking takes what an answer can spare.
+        ("claude-sonnet-4", {"thinking_budget_tokens": 5_000}, 20_000, 20_000, 5_000),
+        ("claude-sonnet-4", {"thinking_budget_tokens": 5_000}, 6_000, 6_000, 4_500),
+        ("claude-sonnet-4", {"thinking_budget_tokens": 5_000}, 1_366, 1_366, 1_025),
+        ("claude-sonnet-4", {"thinking_budget_tokens": 5_000}, 1_000, 1_000, None),
+        ("claude-sonnet-4", {"thinking_budget_tokens": 5_000}, 1, 1, None),
+        ("claude-sonnet-4", {"thinking_budget_tokens": 5_000, "max_output_tokens": 4_000}, None, 4_000, 3_000),
+        ("claude-sonnet-4", {"reasoning_effort": "high", "max_output_tokens": 8_192}, None, 8_192, 6_144),
+        ("claude-sonnet-4", {"reasoning_effort": "low", "max_output_tokens": 500}, None, 500, None),
+        # Nor is what the model can do.
+        ("claude-sonnet-4", {"thinking_budget_tokens": 64_000}, None, 64_000, 59_904),
+        ("claude-opus-4-1", {"reasoning_effort": "max"}, None, 32_000, 27_904),
+        # Of an unknown model the budget says more than our guess.
+        ("m", {"thinking_budget_tokens": 8_000}, None, 12_096, 8_000),
+        ("m", {"thinking_budget_tokens": 64_000}, None, 16_384, 12_288),
+        ("m", {"reasoning_effort": "high"}, None, 4_096, 3_072),
+    ],
+)
+def test_thinking_and_answer_share_the_cap(
+    model: str, options: dict[str, Any], asked: int | None, cap: int, budget: int | None
+) -> None:
+    found = body([HELLO], given_wire=wire(model=model, **options), max_output_tokens=asked)
+    assert found["max_tokens"] == cap
+    assert found.get("thinking", {}).get("budget_tokens") == budget
     assert check_anthropic_request(found) == []
+
+
+THOUGHT = ReasoningPart("hm", raw='{"type":"thinking","thinking":"hm","signature":"c2ln"}')
+CALL = ToolCallPart("toolu_1", "add", "{}")
+RESULT = tool_message("toolu_1", (TextPart("2"),))
+
+
+@pytest.mark.parametrize(
+    ("messages", "thinks"),
+    [
+        ([HELLO, spoken((THOUGHT, CALL)), RESULT], True),
+        ([HELLO, spoken((THOUGHT, TextPart("So:"), CALL)), RESULT, HELLO], True),
+        # After a forced tool, after a round that was answered by a hook or a person.
+        ([HELLO, spoken((CALL,)), RESULT], False),
+        ([HELLO, spoken((CALL,)), RESULT, user_message("And?")], False),
+        ([HELLO, spoken((TextPart("So:"), CALL)), RESULT], False),
+        # After a change of the model: what another one thought does not go back.
+        ([HELLO, spoken((THOUGHT, CALL), origin=Origin("anthropic", "other")), RESULT], False),
+        # The wire reads neighbours as one.
+        ([HELLO, spoken((TextPart("Wait."),)), spoken((THOUGHT, CALL)), RESULT], False),
+        # A round that is over binds nobody.
+        ([HELLO, spoken((CALL,)), RESULT, spoken((TextPart("Two."),)), HELLO], True),
+        ([HELLO, spoken((TextPart('{"type":"tool_use"'),)), HELLO], True),
+        ([HELLO], True),
+    ],
+)
+@pytest.mark.parametrize("prompt_cache", ["off", "5m"])
+def test_a_round_of_tools_that_began_without_thinking_goes_on_without(
+    messages: list[Message], thinks: bool, prompt_cache: str
+) -> None:
+    given_wire = wire(thinking_budget_tokens=1_024, temperature=0.5, prompt_cache=prompt_cache)
+    found = body(messages, given_wire=given_wire, tools=(ADD,))
+    assert check_anthropic_request(found) == []
+    assert ("thinking" in found) is thinks
+    assert ("temperature" in found) is not thinks
+
+
+@settings(max_examples=100, deadline=None)
+@given(conversations("anthropic"))
+def test_any_valid_conversation_is_accepted_with_thinking_too(messages: list[Message]) -> None:
+    sent = body(messages, given_wire=wire(thinking_budget_tokens=1_024), tools=(ADD,))
+    assert check_anthropic_request(sent) == []
+
+
+def test_a_refusal_does_not_go_back_as_the_assistants_words() -> None:
+    found = body([HELLO, spoken((RefusalPart("Policy X."),)), HELLO])
+    assert found["messages"] == [{"role": "user", "content": [{"type": "text", "text": "Hello."}] * 2}]
+    found = body([HELLO, spoken((TextPart("I "), RefusalPart("Policy X."))), HELLO])
+    assert found["messages"][1]["content"] == [{"type": "text", "text": "I "}]
 
 
 @pytest.mark.parametrize("choice", ["required", "add"])

@@ -205,6 +205,32 @@ async def test_thinking_that_is_refused_is_left_out_once(anthropic_way: Way) -> 
     assert ["thinking" in str(request.messages) for request in server.requests] == [False, True, False]
 
 
+def without_thinking(request: Request) -> Step:
+    if "thinking" in request.body:
+        return faults.invalid_request("adaptive thinking is not supported on this model")
+    return say("Fine.")
+
+
+async def test_a_model_that_refuses_to_think_is_asked_to_answer(ask: Ask, anthropic_way: Way) -> None:
+    async with ModelServer(without_thinking) as server:
+        reply, _ = await ask(anthropic_way, server, thinking_budget_tokens=1_024)
+    assert reply.message.text == "Fine."
+    assert ["thinking" in request.body for request in server.requests] == [True, False]
+
+
+async def test_a_round_that_began_with_a_forced_tool_goes_on(ask: Ask, anthropic_way: Way) -> None:
+    async with ModelServer([calls(ToolCall("add", {"a": 1})), say("Three."), think_and_say("hm", "Bye.")]) as server:
+        messages = [user_message("Add.")]
+        for choice in ("required", "auto", "auto"):
+            request = LLMRequest(list(messages), tools=(ADD,), tool_choice=choice)
+            reply, _ = await ask(anthropic_way, server, request, thinking_budget_tokens=1_024)
+            messages.append(reply.message)
+            messages += [tool_message(call.id, (TextPart("2"),)) for call in reply.message.tool_calls]
+            messages += [] if reply.message.tool_calls else [user_message("Thanks.")]
+    assert [request.problems for request in server.requests] == [[], [], []]
+    assert ["thinking" in request.body for request in server.requests] == [False, False, True]
+
+
 async def test_any_other_refusal_is_not_tried_again(ask: Ask, way: Way) -> None:
     async with ModelServer([faults.invalid_request()]) as server:
         with pytest.raises(LLMInvalidRequestError):

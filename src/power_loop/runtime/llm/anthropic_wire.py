@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +17,6 @@ from power_loop.contracts.messages import (
     OpaquePart,
     Part,
     ReasoningPart,
-    RefusalPart,
     Role,
     TextPart,
     ToolCallPart,
@@ -25,6 +25,7 @@ from power_loop.contracts.messages import (
 from power_loop.runtime.llm.attachments import anthropic_block
 from power_loop.runtime.llm.config import LLMProviderConfig
 from power_loop.runtime.llm.encoding import encode, is_sendable, object_text, portable_name
+from power_loop.runtime.llm.known_models import UNKNOWN_MODEL
 from power_loop.runtime.llm.openai_wire import refuse_own_fields
 
 _USER_HEAD = b'{"role":"user","content":['
@@ -38,8 +39,10 @@ _ALL_ENCODED = {bytes}
 # What an effort means to models that take a budget of thinking in tokens instead.
 _BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 16_384, "xhigh": 32_768, "max": 65_536}
 _MIN_BUDGET_TOKENS = 1_024
-# The room that is left for the answer behind the thinking.
+# The room that is left for the answer behind the thinking: so much, or this part of a small cap.
 _ANSWER_TOKENS = 4_096
+_ANSWER_SHARE = 0.25
+_THINKING = ("thinking", "redacted_thinking")
 _EFFORTS = frozenset({"low", "medium", "high", "xhigh", "max"})
 
 
@@ -49,7 +52,9 @@ class AnthropicWire:
     def __init__(self, config: LLMProviderConfig) -> None:
         self._config = config
         self._info = config.info
-        self._has_adaptive_thinking = config.facts.has_adaptive_thinking
+        facts = config.facts
+        self._has_adaptive_thinking = facts.has_adaptive_thinking
+        self._is_known = facts is not UNKNOWN_MODEL
         self._memo_keys = {True: f"anthropic:{config.model}", False: f"anthropic:{config.model}:no-reasoning"}
         self._mark = b""
         if config.prompt_cache != "off":
@@ -59,7 +64,8 @@ class AnthropicWire:
 
     def body(self, request: LLMRequest, *, has_usage_option: bool = True, has_reasoning: bool = True) -> bytes:
         """Return the body of a request; `has_reasoning=False` sends no thinking back and asks for none."""
-        pieces = [encode(self._options(request, has_reasoning))[:-1]]
+        turns = self._messages(request, self._memo_keys[has_reasoning], has_reasoning)
+        pieces = [encode(self._options(request, turns, has_reasoning=has_reasoning))[:-1]]
         if request.system and request.system.strip():
             pieces += (b',"system":[', self._system_block(request.system), b"]")
         if request.tools and self._config.has_tools:
@@ -69,30 +75,25 @@ class AnthropicWire:
                 tools[-1] = tools[-1][:-1] + self._mark + b"}"
             pieces += (b',"tools":[', b",".join(tools), b"]")
         pieces.append(b',"messages":[')
-        pieces.append(b",".join(self._messages(request, self._memo_keys[has_reasoning], has_reasoning)))
+        pieces.append(b",".join(turns))
         pieces.append(b"]}")
         return b"".join(pieces)
 
     # --- options ---
 
-    def _options(self, request: LLMRequest, has_reasoning: bool) -> dict[str, Any]:
+    def _options(self, request: LLMRequest, turns: list[bytes], *, has_reasoning: bool) -> dict[str, Any]:
         config = self._config
-        options: dict[str, Any] = {"model": config.model, "stream": True}
-        max_tokens = request.max_output_tokens or config.max_output_tokens or self._info.max_output_tokens
+        options: dict[str, Any] = {"model": config.model, "stream": True, "max_tokens": self._cap(request)}
         choice = self._tool_choice(request)
         is_forced = choice is not None and choice["type"] in ("any", "tool")
         output_config: dict[str, Any] = {}
         # Thinking cannot be had where a tool is forced.
         if has_reasoning and not is_forced:
-            thinking, effort = self._thinking(request)
-            if thinking is not None:
+            thinking, effort = self._thinking(request, options["max_tokens"])
+            if thinking is not None and not ("budget_tokens" in thinking and _is_in_unthought_round(turns)):
                 options["thinking"] = thinking
-                budget = thinking.get("budget_tokens", 0)
-                if max_tokens <= budget:
-                    max_tokens = budget + _ANSWER_TOKENS
             if effort is not None:
                 output_config["effort"] = effort
-        options["max_tokens"] = max_tokens
         temperature = config.temperature if request.temperature is None else request.temperature
         if temperature is not None and "thinking" not in options:
             options["temperature"] = temperature
@@ -121,21 +122,30 @@ class AnthropicWire:
             choice["disable_parallel_tool_use"] = True
         return None if choice == {"type": "auto"} else choice
 
-    def _thinking(self, request: LLMRequest) -> tuple[dict[str, Any] | None, str | None]:
+    def _cap(self, request: LLMRequest) -> int:
+        """The most tokens of the whole reply, its thinking among them."""
+        given = request.max_output_tokens or self._config.max_output_tokens
+        if given is not None:
+            return given
+        cap, budget = self._info.max_output_tokens, self._config.thinking_budget_tokens
+        if budget is not None and not self._is_known:
+            # What is guessed of an unknown model says less than the budget that was chosen for it.
+            cap = max(cap, min(budget + _ANSWER_TOKENS, self._info.context_window_tokens // 2))
+        return cap
+
+    def _thinking(self, request: LLMRequest, cap: int) -> tuple[dict[str, Any] | None, str | None]:
         """The thinking that is asked for, and the effort where the model takes one."""
         budget = self._config.thinking_budget_tokens
         effort = request.reasoning_effort or self._config.reasoning_effort
-        if effort == "none":
+        if effort == "none" or (effort is None and budget is None):
             return None, None
-        if budget is not None:
-            return {"type": "enabled", "budget_tokens": budget}, None
-        if effort is None:
-            return None, None
-        if self._has_adaptive_thinking:
-            return {"type": "adaptive"}, "low" if effort not in _EFFORTS else effort
-        # A budget has to leave room under the model's cap.
-        most = max(_MIN_BUDGET_TOKENS, self._info.max_output_tokens - _ANSWER_TOKENS)
-        return {"type": "enabled", "budget_tokens": min(_BUDGETS.get(effort, _BUDGETS["medium"]), most)}, None
+        if budget is None:
+            assert effort is not None
+            if self._has_adaptive_thinking:
+                return {"type": "adaptive"}, "low" if effort not in _EFFORTS else effort
+            budget = _BUDGETS.get(effort, _BUDGETS["medium"])
+        budget = min(budget, cap - min(_ANSWER_TOKENS, int(cap * _ANSWER_SHARE)))
+        return ({"type": "enabled", "budget_tokens": budget} if budget >= _MIN_BUDGET_TOKENS else None), None
 
     # --- messages ---
 
@@ -212,12 +222,22 @@ def _joined_turns(fragments: list[bytes]) -> list[bytes]:
     return turns
 
 
+def _is_in_unthought_round(turns: list[bytes]) -> bool:
+    """Whether the last reply asked for tools without its own thinking before: no request that thinks can follow it."""
+    last = next((turn for turn in reversed(turns) if turn.startswith(_ASSISTANT_HEAD)), b"")
+    if b'{"type":"tool_use"' not in last:
+        return False
+    kinds = [block["type"] for block in json.loads(last)["content"]]
+    return "tool_use" in kinds and kinds[0] not in _THINKING
+
+
 def _assistant_blocks(parts: Iterable[Part], is_own: bool) -> list[bytes]:
     blocks: list[bytes] = []
     # How many blocks there are up to the last one that is no reasoning.
     complete = 0
     for part in parts:
-        if isinstance(part, (TextPart, RefusalPart)):
+        # A refusal is the provider's word about the turn and not the assistant's: it does not go back.
+        if isinstance(part, TextPart):
             if not part.text.strip():
                 continue
             blocks.append(encode({"type": "text", "text": part.text}))

@@ -68,8 +68,8 @@ class LLMProviderConfig:
     #: How hard the model thinks, in the provider's words (`none`, `minimal`, `low`, `medium`, `high`, ...). Default
     #: None: its own default.
     reasoning_effort: str | None = None
-    #: Anthropic: a fixed budget of thinking in tokens, at least 1,024. Default None: thinking follows
-    #: `reasoning_effort`, if that is set.
+    #: Anthropic: a budget of thinking in tokens, at least 1,024; less where the cap on the reply leaves no room for an
+    #: answer behind it. Default None: thinking follows `reasoning_effort`, if that is set.
     thinking_budget_tokens: int | None = None
     #: Whether the endpoint takes an output schema natively. Default None: what is known of the model, no for an unknown
     #: one.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from power_loop.contracts.errors import LLMError, LLMInvalidRequestError, MissingExtraError
 from power_loop.contracts.llm import Emit, LLMRequest, LLMResponse, ModelInfo
-from power_loop.contracts.messages import OpaquePart, Origin, ReasoningPart
+from power_loop.contracts.messages import Origin
 from power_loop.runtime.llm.anthropic import AnthropicReader
 from power_loop.runtime.llm.anthropic_wire import AnthropicWire
 from power_loop.runtime.llm.carrier import Carrier, Endpoint, Exchange
@@ -86,8 +86,9 @@ class ProviderLLMService:
     async def generate(self, request: LLMRequest, emit: Emit) -> LLMResponse:
         """Make one attempt at one reply. Raises `llm.*` errors, `input.invalid`, `config.missing_extra`.
 
-        Two refusals of an endpoint are answered at once, because the same request would fail for ever: one that does
-        not know the option that asks for usage, and one that does not take its own reasoning back.
+        Two refusals of an endpoint are answered at once with one more request within the same attempt, because the same
+        one would fail for ever: an endpoint that does not know the option that asks for usage is asked without it, and
+        one that refuses reasoning is sent none back and asked for none.
         """
         has_reasoning = self._has_reasoning
         try:
@@ -95,7 +96,7 @@ class ProviderLLMService:
         except LLMInvalidRequestError as exc:
             if self._has_usage_option and _USAGE_OPTION.search(exc.message):
                 self._has_usage_option = False
-            elif has_reasoning and _REASONING.search(exc.message) and self._sends_reasoning(request):
+            elif has_reasoning and _REASONING.search(exc.message) and self._has_other_body_without_reasoning(request):
                 has_reasoning = False
                 # A field that is not known stays unknown; a block of thinking is refused for what stands in it.
                 self._has_reasoning = self._config.provider == "anthropic"
@@ -111,7 +112,7 @@ class ProviderLLMService:
     # --- one attempt ---
 
     async def _attempt(self, request: LLMRequest, emit: Emit, has_reasoning: bool) -> LLMResponse:
-        body = self._wire.body(request, has_usage_option=self._has_usage_option, has_reasoning=has_reasoning)
+        body = self._body(request, has_reasoning)
         if self._lease is None:
             self._lease = Lease(self, carrier_of(self._config), endpoint_of(self._config))
         connections = await self._lease.connections()
@@ -191,12 +192,11 @@ class ProviderLLMService:
             for name, data in parser.close():
                 reader.read(name, data)
 
-    def _sends_reasoning(self, request: LLMRequest) -> bool:
-        return any(
-            message.origin == self._origin
-            and any(isinstance(part, (ReasoningPart, OpaquePart)) for part in message.parts)
-            for message in request.messages
-        )
+    def _body(self, request: LLMRequest, has_reasoning: bool) -> bytes:
+        return self._wire.body(request, has_usage_option=self._has_usage_option, has_reasoning=has_reasoning)
+
+    def _has_other_body_without_reasoning(self, request: LLMRequest) -> bool:
+        return self._body(request, True) != self._body(request, False)
 
 
 def create_llm_service_from_config(config: LLMProviderConfig) -> ProviderLLMService:
