@@ -135,7 +135,7 @@ async def test_when_the_time_is_over_in_a_model_call_the_send_ends(make_loop: Ma
     gate = Gate()
     loop = make_loop(call("look", text="Looking."), gate.then("Never."), "Fine.", tool_registry=[look])
     sid = await loop.new_session()
-    result = await within_limit(loop.send("go", session_id=sid, limits=SendLimits(max_seconds=0.2)))
+    result = await within_limit(loop.send("go", session_id=sid, limits=SendLimits(max_seconds=0.5)))
     assert (result.status, result.final_text) == (SendStatus.TIME_EXCEEDED, "Looking.")
     assert gate.cancelled == 1
     assert (await loop.send("more", session_id=sid)).final_text == "Fine."
@@ -152,7 +152,7 @@ async def test_when_the_time_is_over_in_a_tool_its_call_is_settled(make_loop: Ma
 
     loop = make_loop(calls(("wait", {}), ("look", {})), "Fine.", tool_registry=[wait, look])
     sid = await loop.new_session()
-    result = await within_limit(loop.send("go", session_id=sid, limits=SendLimits(max_seconds=0.05)))
+    result = await within_limit(loop.send("go", session_id=sid, limits=SendLimits(max_seconds=0.5)))
     assert result.status is SendStatus.TIME_EXCEEDED
     assert gate.cancelled == 1
     await loop.send("more", session_id=sid)
