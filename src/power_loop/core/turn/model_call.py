@@ -26,7 +26,7 @@ from power_loop.contracts.llm import (
     StopReason,
     Usage,
 )
-from power_loop.contracts.messages import Message, Role, ToolCallPart, tool_message, user_message
+from power_loop.contracts.messages import Message, ToolCallPart, tool_message, user_message
 from power_loop.contracts.records import ModelCall
 from power_loop.contracts.states import CallState, Effect, SendStatus
 from power_loop.core.context import texts
@@ -34,6 +34,7 @@ from power_loop.core.context.assemble import Assembled, assemble
 from power_loop.core.context.spare import MAX_LEVEL, Spared, has_media, spare
 from power_loop.core.context.tokens import estimate_message, estimate_request
 from power_loop.core.turn.decide import OutputCheck, ReplyFacts
+from power_loop.core.turn.given_reply import read_reply
 from power_loop.core.turn.retry import retry_delay_s
 from power_loop.core.turn.scope import TurnStopped
 from power_loop.core.turn.structured import check_output
@@ -92,7 +93,7 @@ async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
         if isinstance(decision, Veto):
             raise Vetoed(decision.reason)
         if isinstance(decision, Rewrite) and decision.response is not None:
-            response = decision.response
+            response = _from_hook(turn, decision.response)
     duration_ms = round((turn.kit.clock.monotonic_s() - began_s) * 1000)
     return _understand(turn, prompt, response, concludes=concludes, attempts=attempts, duration_ms=duration_ms)
 
@@ -110,10 +111,14 @@ async def _prompt(turn: Turn, concludes: SendStatus | None, fit: _Fit) -> _Promp
     consulted = await turn.scope.interruptible(turn.kit.hooks.consult(context))
     if isinstance(consulted.decision, Veto):
         raise Vetoed(consulted.decision.reason)
-    given = consulted.decision.response if isinstance(consulted.decision, Skip) else None
+    given = _from_hook(turn, consulted.decision.response) if isinstance(consulted.decision, Skip) else None
     request = consulted.context.request
     tokens = assembled.tokens if request is assembled.request else estimate_request(request)
     return _Prompt(request, tokens, given)
+
+
+def _from_hook(turn: Turn, response: Any) -> LLMResponse:
+    return read_reply(response, giver="a hook", model=turn.kit.llm.info.model)
 
 
 def _assemble(turn: Turn, concludes: SendStatus | None, fit: _Fit) -> tuple[Assembled, Spared]:
@@ -216,7 +221,8 @@ def _spared_more(turn: Turn, concludes: SendStatus | None, fit: _Fit, now: Assem
 async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | LLMError:
     llm = turn.kit.llm
     try:
-        return _checked(await turn.scope.interruptible(llm.generate(request, ear.hear)))
+        given = await turn.scope.interruptible(llm.generate(request, ear.hear))
+        return read_reply(given, giver="the model service", model=llm.info.model)
     except TurnStopped:
         raise
     except LLMError as error:
@@ -227,16 +233,6 @@ async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | 
         return failure
     finally:
         ear.close()
-
-
-def _checked(given: Any) -> LLMResponse:
-    """Return what a user's own model gave, if it is a reply."""
-    if not isinstance(given, LLMResponse):
-        raise LLMError(f"the model service returned {given!r:.200}: generate() has to return an LLMResponse")
-    message: Any = given.message
-    if not isinstance(message, Message) or message.role is not Role.ASSISTANT:
-        raise LLMError(f"the model service returned {message!r:.200}: a reply is an assistant message")
-    return given
 
 
 class _Ear:
