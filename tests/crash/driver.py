@@ -181,6 +181,7 @@ class Life:
         self._trace = _append_to(self.own / "points")
         self._effects = _append_to(self.folder / "effects")
         self._requests = _append_to(self.folder / "requests")
+        self.told = _append_to(self.folder / "told")
 
     # ---- the points ----
 
@@ -511,6 +512,20 @@ async def carry_out_in_time(life: Life) -> StatefulResult:
     return await carry_out(life)
 
 
+async def crowd(life: Life) -> list[str]:
+    """Carry the story out in several sessions at once; note each that was told its answer."""
+    loop, story = life.loop, life.story
+
+    async def one(session_id: str) -> str:
+        with contextlib.suppress(SessionExistsError):
+            await loop.new_session(session_id=session_id)
+        result = await loop.send(story.text, session_id=session_id, request_id=story.name)
+        os.write(life.told, f"{session_id}\n".encode())
+        return result.final_text
+
+    return await asyncio.gather(*map(one, stories.CROWD))
+
+
 async def make_space(life: Life) -> None:
     """Let the disk take what comes, and the rest of the story go as it likes."""
     life.full = range(0)
@@ -546,6 +561,7 @@ _ACTS: dict[str, Any] = {
         give_up,
         follow_up,
         look_around,
+        crowd,
         make_space,
         look_into_the_file,
     )

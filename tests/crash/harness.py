@@ -117,6 +117,10 @@ class Scene:
         path = self.folder / "effects"
         return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
+    def told(self) -> list[str]:
+        """Return the sessions of a crowd whose callers were told their answers, in order."""
+        return (self.folder / "told").read_text("utf-8").splitlines()
+
     def requests(self) -> list[tuple[str, Any]]:
         """Return the requests to the model as (wire, body)."""
         found = []
@@ -243,5 +247,8 @@ class Theatre:
 def run_alone(scene: Scene, story: str, *acts: str, **job: Any) -> int:
     """Run a job in an interpreter that is started for it alone; return how it ended."""
     scene.clear()
-    told = json.dumps({"folder": str(scene.folder), "own": str(scene.own), "story": story, "acts": acts, **job})
-    return subprocess.run([*_COMMAND, told], check=False).returncode
+    job |= {"folder": str(scene.folder), "own": str(scene.own), "story": story, "acts": acts}
+    done = subprocess.run([*_COMMAND, json.dumps(job)], stderr=subprocess.PIPE, text=True, check=False)
+    scene.check()
+    assert not done.stderr, done.stderr
+    return done.returncode

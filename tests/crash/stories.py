@@ -16,6 +16,9 @@ SESSION = "s"
 GREETING, GREETING_ANSWER = "Hello.", "Hello to you."
 FOLLOW_UP, FOLLOW_UP_ANSWER = "And then?", "Then seven."
 
+#: The sessions of a process that carries a story out in several at once.
+CROWD = tuple(f"crowd_{number}" for number in range(6))
+
 OUTPUT_TOKENS = 7
 _TOKENS_A_MESSAGE = 10
 

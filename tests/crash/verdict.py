@@ -180,7 +180,7 @@ def _problems(story: Story, dead: Facts, scene: Scene, expected: Expected) -> It
     yield from _problems_of_rows(story, facts, expected)
     yield from _problems_of_usage(facts)
     yield from _problems_of_effects(scene, dead, facts)
-    yield from _problems_of_requests(scene)
+    yield from problems_of_requests(scene)
 
 
 def _problems_of_rows(story: Story, facts: Facts, expected: Expected) -> Iterator[str]:
@@ -235,7 +235,7 @@ def _problems_of_effects(scene: Scene, dead: Facts, facts: Facts) -> Iterator[st
             yield f"{label} is {state!r}, and at the death these were started or unknown: {may_be_unknown}"
 
 
-def _problems_of_requests(scene: Scene) -> Iterator[str]:
+def problems_of_requests(scene: Scene) -> Iterator[str]:
     """Yield what providers would refuse in the requests that all processes of a scene made."""
     for number, (wire, body) in enumerate(scene.requests()):
         for problem in _CHECKS[wire](body):
