@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,10 @@ CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 MAX_CACHE_MARKS = 4
 MIN_THINKING_TOKENS = 1024
+MEDIA_TYPES = {
+    "image": ("image/jpeg", "image/png", "image/gif", "image/webp"),
+    "document": ("application/pdf",),
+}
 MAX_OPTIONAL_PROPERTIES = 24
 MAX_UNION_PROPERTIES = 16
 UNSUPPORTED_SCHEMA_RULES = frozenset(
@@ -242,6 +247,8 @@ def _check_blocks(messages: list[Message], strict: bool) -> Iterator[str]:
                 call_ids.add(block.get("id"))
             elif kind == "tool_result":
                 yield from _check_result(block, where)
+            elif kind in ("image", "document"):
+                yield from _check_media(block, where)
         if role == "assistant" and blocks and blocks[-1]["type"] in THINKING:
             yield f"messages.{place}: The final block in an assistant message cannot be `thinking`."
 
@@ -286,6 +293,29 @@ def _check_result(block: dict[str, Any], where: str) -> Iterator[str]:
             )
         elif part["type"] == "text" and not part.get("text"):
             yield "messages: text content blocks must be non-empty"
+        elif part["type"] in ("image", "document"):
+            yield from _check_media(part, f"{where}.tool_result.content.{index}")
+
+
+def _check_media(block: dict[str, Any], where: str) -> Iterator[str]:
+    source, kind = block.get("source") or {}, block["type"]
+    here = f"{where}.{kind}.source"
+    if source.get("type") == "base64":
+        if source.get("media_type") not in MEDIA_TYPES[kind]:
+            choices = ", ".join(repr(one) for one in MEDIA_TYPES[kind])
+            yield f"{here}.base64.media_type: Input should be {choices}"
+        try:
+            is_empty = not base64.b64decode(source.get("data") or "", validate=True)
+        except ValueError:
+            yield f"{here}.base64: invalid base64 data"
+        else:
+            if is_empty:
+                yield f"{here}.base64.data: {kind} cannot be empty"
+    elif source.get("type") == "url":
+        if not re.match(r"https?://[^/]", str(source.get("url"))):
+            yield f"{here}.url.url: Only HTTPS URLs are supported."
+    elif source.get("type") not in ("file", "text", "content"):
+        yield f"{here}: Input tag '{source.get('type')}' found using 'type' does not match any of the expected tags"
 
 
 def _check_pairing(messages: list[Message]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -355,9 +356,34 @@ def _check_parts(parts: list[Any], role: str, where: str) -> Iterator[Problem]:
             choices = " and ".join(repr(one) for one in PARTS.get(role, ("text",)))
             text = f"Invalid value: {kind!r}. Supported values are: {choices}."
             yield Problem(text, f"{where}.content[{ordinal}].type", "invalid_value")
+        elif kind == "image_url" and not _is_image_address(str(part["image_url"].get("url"))):
+            text = (
+                f"Invalid '{where}.content[{ordinal}].image_url.url'. Expected a base64-encoded data URL with an image"
+                " MIME type (e.g. 'data:image/png;base64,aW1nIGJ5dGVzIGhlcmU='), or an http(s) URL."
+            )
+            yield Problem(text, f"{where}.content[{ordinal}].image_url.url", "invalid_value")
+        elif kind == "input_audio" and not (
+            part["input_audio"].get("format") in ("wav", "mp3") and _is_base64(part["input_audio"].get("data"))
+        ):
+            text = "The data provided for 'input_audio' is not of valid format."
+            yield Problem(text, f"{where}.content[{ordinal}].input_audio", "invalid_value")
         elif kind in ("text", "refusal") and not isinstance(part.get(kind), str):
             param = f"{where}.content[{ordinal}].{kind}"
             yield Problem(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+
+
+def _is_image_address(url: str) -> bool:
+    head, _, data = url.partition(";base64,")
+    if head in ("data:image/png", "data:image/jpeg", "data:image/gif", "data:image/webp"):
+        return _is_base64(data)
+    return re.match(r"https?://[^/]", url) is not None
+
+
+def _is_base64(data: Any) -> bool:
+    try:
+        return bool(base64.b64decode(data or "", validate=True))
+    except ValueError:
+        return False
 
 
 def _check_pairing(messages: list[dict[str, Any]]) -> Iterator[Problem]:

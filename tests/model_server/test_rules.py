@@ -224,6 +224,40 @@ def test_consecutive_messages_of_one_role_are_one() -> None:
     assert check_anthropic_request(body) == []
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/bmp;base64,AA=="}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,%%%"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}},
+        {"type": "image_url", "image_url": {"url": "ftp://x"}},
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+        {"type": "input_audio", "input_audio": {"data": "AA==", "format": "ogg"}},
+    ],
+)
+def test_openai_refuses_broken_media(part: dict[str, Any]) -> None:
+    body = openai_body()
+    body["messages"][6]["content"] = [part]
+    assert len(check_openai_request(body)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("image", {"type": "base64", "media_type": "image/bmp", "data": "AA=="}),
+        ("image", {"type": "base64", "media_type": "image/png", "data": "%%%"}),
+        ("image", {"type": "base64", "media_type": "image/png", "data": ""}),
+        ("image", {"type": "url", "url": None}),
+        ("image", {"type": "url", "url": "ftp://x"}),
+        ("document", {"type": "base64", "media_type": "application/zip", "data": "AA=="}),
+    ],
+)
+def test_anthropic_refuses_broken_media(kind: str, source: dict[str, Any]) -> None:
+    said = {"role": "user", "content": [{"type": kind, "source": source}]}
+    body = {"model": "m", "max_tokens": 9, "messages": [said]}
+    assert len(check_anthropic_request(body)) == 1
+
+
 def blocks(body: dict[str, Any], place: int) -> list[dict[str, Any]]:
     """The content of a message."""
     content: list[dict[str, Any]] = body["messages"][place]["content"]

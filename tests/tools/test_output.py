@@ -69,7 +69,7 @@ def test_nothing_is_said_to_be_nothing(returned: Any) -> None:
         (_IMAGE, (_IMAGE,)),
         ([TextPart("look:"), _IMAGE], (TextPart("look:"), _IMAGE)),
         (("look:", _IMAGE, "", {"w": 3}), (TextPart("look:"), _IMAGE, TextPart('{"w": 3}'))),
-        ([FilePart(file_id="f"), AudioPart("x")], (FilePart(file_id="f"), AudioPart("x"))),
+        ([FilePart(file_id="f"), AudioPart("eA==")], (FilePart(file_id="f"), AudioPart("eA=="))),
         (ToolResult((_IMAGE, TextPart("done"))), (_IMAGE, TextPart("done"))),
         (ToolResult("done"), (TextPart("done"),)),
     ],
@@ -148,3 +148,22 @@ def test_every_return_gives_content_that_utf_8_holds(returned: Any) -> None:
 @given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text("ab"), inner, min_size=1, max_size=3)))
 def test_json_is_read_back_by_whoever_gets_it(value: Any) -> None:
     assert json.loads(_text(value)) == value
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        ImagePart(data="%%%not base64%%%"),
+        ["look:", ImagePart(data="aGk=", media_type="image/bmp")],
+        ToolResult((TextPart("look:"), ImagePart())),
+        FilePart(url="ftp://x"),
+        AudioPart(""),
+    ],
+)
+def test_a_part_that_no_provider_takes_is_told_to_the_model_as_an_error(returned: Any) -> None:
+    output = output_of(returned)
+    assert isinstance(output, Output)
+    assert output.is_error
+    [part] = output.content
+    assert isinstance(part, TextPart)
+    assert "Part" in part.text or "media type" in part.text

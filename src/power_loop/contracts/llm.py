@@ -214,8 +214,8 @@ class LLMRetryPolicy:
     """Says when a failed model call is tried again.
 
     `max_attempts` counts the attempts at one reply, the first included (default 4). An attempt is one call of
-    `LLMService.generate`. A provider's service makes one request in it, and a second one only where the endpoint
-    refuses an option of the first that can be left out (usage in streams, reasoning): see its `generate`. The wait before attempt n is
+    `LLMService.generate`: a provider's service makes one request in it, and a second one only where the endpoint
+    refuses something that can be left out (counts of tokens in the stream, thinking). The wait before attempt n is
     drawn evenly between zero and min(`max_delay_s`, `base_delay_s` * 2**(n-1)), and is never under what the provider
     asked for; if the provider asks for more than `max_retry_after_s`, the call fails at once. `total_s` bounds all
     attempts and waits of one reply.

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+import binascii
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field
 from enum import Enum
 from typing import Any
 
 from power_loop.contracts.errors import InputError
 from power_loop.contracts.frozen import frozen
+
+
+#: The images that every provider takes, and how their bytes begin.
+IMAGE_TYPES = {"image/png": b"\x89PNG", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
+# As much base64 of an image as tells its type.
+_MARK_CHARS = 16
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+# Compiled when the first one is met: most conversations are text.
+_MEDIA_TYPE = r"[A-Za-z0-9][A-Za-z0-9_.+-]*/[A-Za-z0-9][A-Za-z0-9_.+-]*"
+_WEB_ADDRESS = r"(?i:https?)://[^\s/?#]+\S*"
+_DATA_ADDRESS = r"(?i:data):([^;,]*)(?:;[^;,]+)*;base64,([^,]*)"
+# More of a value than tells what it is has no place in an error.
+_SHOWN_CHARS = 40
 
 
 class Role(str, Enum):
@@ -57,8 +72,10 @@ class ImagePart:
     detail: str | None = None
 
     @classmethod
-    def from_bytes(cls, data: bytes, media_type: str = "image/png") -> ImagePart:
-        """Return an image part of these bytes."""
+    def from_bytes(cls, data: bytes, media_type: str | None = None) -> ImagePart:
+        """Return an image part of these bytes, whose type is read from how they begin unless it is given."""
+        if media_type is None:
+            media_type = _image_type(data) or "image/png"
         return cls(media_type=media_type, data=base64.b64encode(data).decode("ascii"))
 
 
@@ -199,8 +216,97 @@ class Message:
 UserInput = str | ContentPart | Sequence[str | ContentPart]
 
 
+def part_problem(part: ContentPart) -> str | None:
+    """Return what no provider would take of a part, in words that name the field; None if all is well.
+
+    A message that a provider refuses can never be taken out of a conversation again, so it is asked before anything is
+    stored. The check of the data is cheap: its alphabet and its first bytes.
+    """
+    if isinstance(part, ImagePart):
+        if part.detail not in (None, "auto", "low", "high", "original"):
+            return f"ImagePart.detail is {part.detail!r}: give 'auto', 'low', 'high' or 'original'"
+        if part.data is None:
+            return _address_problem(part, _image_problem)
+        return _image_problem("ImagePart.data", part.data, part.media_type)
+    if isinstance(part, FilePart):
+        if part.filename is not None and not (isinstance(part.filename, str) and part.filename.strip()):
+            return f"FilePart.filename is {part.filename!r}: give a name or None"
+        if part.file_id is not None:
+            is_id = isinstance(part.file_id, str) and part.file_id.strip()
+            return None if is_id else f"FilePart.file_id is {part.file_id!r}: give the id of a file or None"
+        if part.data is None:
+            return _address_problem(part, _file_problem)
+        return _file_problem("FilePart.data", part.data, part.media_type)
+    if isinstance(part, AudioPart):
+        if part.format not in ("wav", "mp3"):
+            return f"AudioPart.format is {part.format!r}: give 'wav' or 'mp3'"
+        return _base64_problem("AudioPart.data", part.data)
+    return None
+
+
+def _address_problem(part: ImagePart | FilePart, problem: Callable[[str, str, str], str | None]) -> str | None:
+    """What is wrong with the address of a part; `problem` judges the data of one that holds its data itself."""
+    kind, url = type(part).__name__, part.url
+    if url is None:
+        choices = "data or a url" if isinstance(part, ImagePart) else "data, a url or a file_id"
+        return f"{kind} is empty: give {choices}"
+    if isinstance(url, str) and url[:5].lower() == "data:":
+        whole = re.fullmatch(_DATA_ADDRESS, url)
+        if whole is None:
+            return (
+                f"{kind}.url is {_shown(url)}: an address that holds its data begins with 'data:<media type>;base64,'"
+            )
+        return problem(f"{kind}.url", whole[2], whole[1])
+    if not isinstance(url, str) or not url.isprintable() or re.fullmatch(_WEB_ADDRESS, url) is None:
+        return f"{kind}.url is {_shown(url)}: give an address that begins with http://, https:// or data:"
+    return None
+
+
+def _image_problem(place: str, data: str, media_type: str) -> str | None:
+    if media_type not in IMAGE_TYPES:
+        return f"the media type of an image is {media_type!r}: providers take {', '.join(IMAGE_TYPES)}"
+    problem = _base64_problem(place, data)
+    if problem is not None:
+        return problem
+    found = _image_type(binascii.a2b_base64(data[:_MARK_CHARS]))
+    if found is not None and found != media_type:
+        return f"the media type of an image is {media_type!r}, but its bytes are {found!r}: say what they are"
+    return None
+
+
+def _file_problem(place: str, data: str, media_type: str) -> str | None:
+    if not isinstance(media_type, str) or re.fullmatch(_MEDIA_TYPE, media_type) is None:
+        return f"the media type of a file is {media_type!r}: give one such as 'application/pdf'"
+    return _base64_problem(place, data)
+
+
+def _base64_problem(place: str, data: Any) -> str | None:
+    if not isinstance(data, str):
+        return f"{place} is a {type(data).__name__}: give base64 text, or bytes to from_bytes()"
+    if not data:
+        return f"{place} is empty"
+    # What is left without the alphabet is the padding. This looks at 10 MB in about 20 ms.
+    left = data.encode("ascii", "replace").translate(None, _BASE64)
+    if len(data) % 4 or left not in (b"", b"=", b"==") or not data.endswith(left.decode("ascii")):
+        return f"{place} is {_shown(data)}, which is no base64: give plain base64 text, or bytes to from_bytes()"
+    return None
+
+
+def _image_type(data: bytes) -> str | None:
+    """The type of an image by how it begins, None if it is none that is known."""
+    found = next((name for name, beginning in IMAGE_TYPES.items() if data.startswith(beginning)), None)
+    # A container of sounds and films begins like a WebP.
+    return None if found == "image/webp" and data[8:12] != b"WEBP" else found
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+
+
 def content_of(value: UserInput) -> tuple[ContentPart, ...]:
-    """Return text or parts as a tuple of parts. Raises `input.invalid` for anything else, and for nothing at all."""
+    """Return text or parts as a tuple of parts. Raises `input.invalid` for anything else, for nothing at all, and
+    for what `part_problem` finds."""
     if isinstance(value, str):
         items: Iterable[object] = (value,)
     elif isinstance(value, (TextPart, ImagePart, FilePart, AudioPart)):
@@ -217,6 +323,9 @@ def content_of(value: UserInput) -> tuple[ContentPart, ...]:
             raise InputError(f"content part {item!r} is a {type(item).__name__}: give text, TextPart, ImagePart, ...")
         if isinstance(item, TextPart) and not item.text.strip():
             continue
+        problem = part_problem(item)
+        if problem is not None:
+            raise InputError(f"content cannot be sent to a model: {problem}")
         parts.append(item)
     if not parts:
         raise InputError("input is empty: providers refuse a message without content, so give some text")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from power_loop.contracts.messages import AudioPart, ContentPart, FilePart, ImagePart, TextPart
+from power_loop.contracts.messages import AudioPart, ContentPart, FilePart, ImagePart, TextPart, part_problem
 from power_loop.contracts.tools import ToolResult, Waiting
 from power_loop.tools.json_form import NoJsonForm, json_form
 from power_loop.tools.preview import shortened
@@ -73,6 +73,9 @@ def _content_of(parts: Iterable[Any]) -> tuple[ContentPart, ...]:
 
 def _part_of(value: Any) -> ContentPart:
     if isinstance(value, (ImagePart, FilePart, AudioPart)):
+        problem = part_problem(value)
+        if problem is not None:
+            raise NoJsonForm(problem)
         return value
     text = value.text if isinstance(value, TextPart) else _text_of(value)
     if len(text) > MAX_OUTPUT_CHARS:

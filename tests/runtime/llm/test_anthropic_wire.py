@@ -180,6 +180,25 @@ def test_a_result_carries_its_images_and_its_failure() -> None:
     ]
 
 
+def test_files_are_sent_as_the_wire_takes_them_or_named() -> None:
+    files = [
+        FilePart(data="aGk=", filename="a.pdf"),
+        FilePart(data="aGk=", media_type="text/csv"),
+        FilePart(url="data:text/plain;charset=utf-8;base64,aGk="),
+        FilePart(data="aGk=", media_type="application/zip", filename="a.zip"),
+    ]
+    assert body([user_message(files)])["messages"][0]["content"] == [
+        {
+            "type": "document",
+            "source": {"type": "base64", "media_type": "application/pdf", "data": "aGk="},
+            "title": "a.pdf",
+        },
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "hi"}},
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "hi"}},
+        {"type": "text", "text": "[file a.zip of type application/zip, which this model cannot read]"},
+    ]
+
+
 @pytest.mark.promise("reasoning-kept")
 def test_blocks_of_thinking_go_back_byte_for_byte() -> None:
     raw = '{"type":"thinking","thinking":"caf\\u00e9 \\ud83d\\ude00","signature":"c2ln"}'
