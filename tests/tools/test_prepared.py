@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
+import uuid
 from typing import Any
 
 import pytest
@@ -105,6 +107,38 @@ def test_every_conversion_that_fails_is_named_before_the_handler_runs() -> None:
     assert [problem.path for problem in parsed.problems] == ["$.first", "$.third"]
     with pytest.raises(ToolError, match=r"1 is odd; .*3 is odd"):
         prepared.call_arguments({"first": {"value": 1}, "third": {"value": 3}})
+
+
+@tool
+def book(order: uuid.UUID, at: datetime.datetime, seats: int, order_note: str = "") -> str:
+    """Book seats."""
+    return f"{order} {at} {seats}"
+
+
+@pytest.mark.promise("arguments-checked")
+def test_conversions_that_fail_are_named_together_with_what_does_not_fit_the_schema() -> None:
+    text = '{"order": "no uuid", "at": "yesterday", "seats": "two", "order_note": 5, "more": 1}'
+    problems = prepare(book).parse(text).problems
+    assert {problem.path for problem in problems} == {"$.order", "$.at", "$.seats", "$.order_note", "$.more"}
+    assert len(problems) == 5
+
+
+def test_an_argument_that_does_not_fit_its_schema_is_named_once_and_not_converted() -> None:
+    problems = prepare(book).parse('{"order": 5, "at": "2030-01-01T00:00:00", "seats": 2}').problems
+    assert [problem.path for problem in problems] == ["$.order"]
+    missing = prepare(book).parse('{"order": "no uuid"}').problems
+    assert sorted(problem.path for problem in missing) == ["$", "$", "$.order"]
+
+
+def test_a_check_that_was_cut_short_converts_nothing_that_it_did_not_see() -> None:
+    def take(numbers: list[int], order: uuid.UUID) -> str:
+        """Take."""
+        return "taken"
+
+    take.__annotations__.update(numbers=list[int], order=uuid.UUID)
+    wrong = ", ".join(['"x"'] * 200)
+    problems = prepare(tool(take)).parse(f'{{"numbers": [{wrong}], "order": 5}}').problems
+    assert len(problems) == 50
 
 
 def test_call_arguments_leaves_what_it_is_given_alone() -> None:

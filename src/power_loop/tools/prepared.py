@@ -10,6 +10,7 @@ from typing import Any
 
 from power_loop.contracts.errors import ToolError
 from power_loop.contracts.json_schema import InvalidJson, Problem, drop_added_nulls, loads_strict
+from power_loop.contracts.json_schema.check import MAX_PROBLEMS
 from power_loop.contracts.json_schema.problems import MAX_SHOWN_CHARS, path_text, quoted
 from power_loop.contracts.llm import ToolSpec
 from power_loop.contracts.messages import clean_text
@@ -79,9 +80,13 @@ class PreparedTool:
         problems = self._validator.problems(arguments)
         if self._accepted is not None and isinstance(arguments, dict) and not arguments.keys() <= self._accepted:
             problems += self._unknown(arguments)
-        if problems or not self._converts:
+        if not self._converts or not isinstance(arguments, dict) or not _are_all(problems):
             return problems
-        return _converted(arguments, self._converts)[1]
+        converts = self._converts
+        if problems:
+            wrong = {name for name in converts if any(_is_within(problem.path, name) for problem in problems)}
+            converts = {name: convert for name, convert in converts.items() if name not in wrong}
+        return problems + _converted(arguments, converts)[1]
 
     def call_arguments(self, arguments: Mapping[str, Any], context: ToolContext | None = None) -> dict[str, Any]:
         """Return the keyword arguments of the handler: values of the hinted types, and the context if it asks for one.
@@ -133,6 +138,17 @@ def is_async_handler(handler: Callable[..., Any]) -> bool:
     while isinstance(handler, functools.partial):
         handler = handler.func
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def _are_all(problems: tuple[Problem, ...]) -> bool:
+    """Tell whether the check looked at everything: what it did not look at may be of any type."""
+    return len(problems) < MAX_PROBLEMS and all(problem.keyword != "limit" for problem in problems)
+
+
+def _is_within(path: str, name: str) -> bool:
+    """Tell whether a problem is one of the argument `name`."""
+    start = path_text((name,))
+    return path.startswith(start) and path[len(start) : len(start) + 1] in ("", ".", "[")
 
 
 def _converted(
