@@ -13,7 +13,6 @@ from typing import Any
 from power_loop.contracts.errors import InputError
 from power_loop.contracts.frozen import frozen
 
-
 #: The images that every provider takes, and how their bytes begin.
 IMAGE_TYPES = {"image/png": b"\x89PNG", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
 # As much base64 of an image as tells its type.
@@ -229,11 +228,11 @@ def part_problem(part: ContentPart) -> str | None:
             return _address_problem(part, _image_problem)
         return _image_problem("ImagePart.data", part.data, part.media_type)
     if isinstance(part, FilePart):
-        if part.filename is not None and not (isinstance(part.filename, str) and part.filename.strip()):
-            return f"FilePart.filename is {part.filename!r}: give a name or None"
+        for name, text in (("filename", part.filename), ("file_id", part.file_id)):
+            if text is not None and not _is_text(text):
+                return f"FilePart.{name} is {_shown(text)}: give a text or None"
         if part.file_id is not None:
-            is_id = isinstance(part.file_id, str) and part.file_id.strip()
-            return None if is_id else f"FilePart.file_id is {part.file_id!r}: give the id of a file or None"
+            return None
         if part.data is None:
             return _address_problem(part, _file_problem)
         return _file_problem("FilePart.data", part.data, part.media_type)
@@ -250,14 +249,16 @@ def _address_problem(part: ImagePart | FilePart, problem: Callable[[str, str, st
     if url is None:
         choices = "data or a url" if isinstance(part, ImagePart) else "data, a url or a file_id"
         return f"{kind} is empty: give {choices}"
-    if isinstance(url, str) and url[:5].lower() == "data:":
+    if not _is_text(url):
+        return f"{kind}.url is {_shown(url)}: give an address"
+    if url[:5].lower() == "data:":
         whole = re.fullmatch(_DATA_ADDRESS, url)
         if whole is None:
             return (
                 f"{kind}.url is {_shown(url)}: an address that holds its data begins with 'data:<media type>;base64,'"
             )
         return problem(f"{kind}.url", whole[2], whole[1])
-    if not isinstance(url, str) or not url.isprintable() or re.fullmatch(_WEB_ADDRESS, url) is None:
+    if not url.isprintable() or re.fullmatch(_WEB_ADDRESS, url) is None:
         return f"{kind}.url is {_shown(url)}: give an address that begins with http://, https:// or data:"
     return None
 
@@ -275,7 +276,7 @@ def _image_problem(place: str, data: str, media_type: str) -> str | None:
 
 
 def _file_problem(place: str, data: str, media_type: str) -> str | None:
-    if not isinstance(media_type, str) or re.fullmatch(_MEDIA_TYPE, media_type) is None:
+    if not _is_text(media_type) or re.fullmatch(_MEDIA_TYPE, media_type) is None:
         return f"the media type of a file is {media_type!r}: give one such as 'application/pdf'"
     return _base64_problem(place, data)
 
@@ -297,6 +298,10 @@ def _image_type(data: bytes) -> str | None:
     found = next((name for name, beginning in IMAGE_TYPES.items() if data.startswith(beginning)), None)
     # A container of sounds and films begins like a WebP.
     return None if found == "image/webp" and data[8:12] != b"WEBP" else found
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _shown(value: Any) -> str:

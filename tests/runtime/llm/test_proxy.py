@@ -22,7 +22,8 @@ from tests.model_server.server import WAIT_S
 
 from .conftest import QUESTION, Way, ignore
 
-# Made for these tests and for 127.0.0.1 only, valid for a hundred years; nothing else trusts it.
+# Made for these tests: for this machine, and for a name that only their proxies know. It is valid for a hundred years,
+# and nothing else trusts it.
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -56,7 +57,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://a.example/v1", {"ALL_PROXY": "http://p:1", "no_proxy": "a.example:443"}, None),
         ("https://a.example/v1", {"ALL_PROXY": "http://p:1", "no_proxy": "a.example:80"}, Proxy("p", 1)),
         ("https://aa.example/v1", {"ALL_PROXY": "http://p:1", "no_proxy": "a.example"}, Proxy("p", 1)),
-        ("http://[::1]:8080/v1", {"ALL_PROXY": "http://p:1", "no_proxy": "::1"}, None),
+        ("http://[fd00::1]:8080/v1", {"ALL_PROXY": "http://p:1", "no_proxy": "fd00::1"}, None),
+        ("http://[fd00::1]:8080/v1", {"ALL_PROXY": "http://p:1"}, Proxy("p", 1)),
+        # This machine is reached without one.
+        ("http://localhost:8080/v1", {"ALL_PROXY": "http://p:1"}, None),
+        ("http://LOCALHOST.:8080/v1", {"ALL_PROXY": "http://p:1"}, None),
+        ("https://127.0.0.1/v1", {"HTTPS_PROXY": "http://p:1"}, None),
+        ("http://127.8.9.1/v1", {"HTTP_PROXY": "socks5://p:1"}, None),
+        ("http://[::1]:8080/v1", {"ALL_PROXY": "http://p:1"}, None),
+        ("http://10.0.0.1/v1", {"ALL_PROXY": "http://p:1"}, Proxy("p", 1)),
+        ("http://localhost.example/v1", {"ALL_PROXY": "http://p:1"}, Proxy("p", 1)),
     ],
 )
 def test_the_environment_names_a_proxy(url: str, environ: dict[str, str], proxy: Proxy | None) -> None:
@@ -191,8 +201,8 @@ async def test_a_plain_request_goes_through_a_proxy(lean_way: Way, monkeypatch: 
     heads: list[str] = []
     async with ModelServer(lambda request: say("Fine.")) as server, proxy(heads) as port:
         monkeypatch.setenv("http_proxy", f"http://me:pw@127.0.0.1:{port}")
-        assert await ask(lean_way, server.base_url, times=1) == "Fine."
-        assert heads[0].startswith(f"POST {server.url}/v1/")
+        assert await ask(lean_way, f"http://model.test:{server.port}/v1", times=1) == "Fine."
+        assert heads[0].startswith(f"POST http://model.test:{server.port}/v1/")
         assert "Proxy-Authorization: Basic bWU6cHc=\r\n" in heads[0]
 
 
@@ -207,8 +217,8 @@ async def test_a_secure_request_goes_through_a_tunnel_that_sees_nothing_of_it(
         proxy(heads) as port,
     ):
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:pw@127.0.0.1:{port}")
-        assert await ask(lean_way, f"https://127.0.0.1:{inner}/v1") == "Fine."
-        where = f"127.0.0.1:{inner}"
+        assert await ask(lean_way, f"https://model.test:{inner}/v1") == "Fine."
+        where = f"model.test:{inner}"
         assert heads == [f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\nProxy-Authorization: Basic bWU6cHc=\r\n\r\n"]
         assert server.connections_total == 1
 
@@ -218,3 +228,13 @@ async def test_a_proxy_that_refuses_is_named(lean_way: Way, monkeypatch: pytest.
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         with pytest.raises(LLMConnectionError, match=r"proxy '127\.0\.0\.1' answers 407"):
             await ask(lean_way, "https://a.example/v1")
+
+
+async def test_this_machine_is_never_reached_by_a_proxy(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: list[str] = []
+    async with ModelServer(lambda request: say("Fine.")) as server, proxy(heads) as port:
+        for name in ("http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        assert await ask(way, server.base_url) == "Fine."
+        assert await ask(way, f"http://localhost:{server.port}/v1") == "Fine."
+    assert heads == []

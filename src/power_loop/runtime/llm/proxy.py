@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -26,8 +27,11 @@ def proxy_of(target: SplitResult, environ: Mapping[str, str]) -> Proxy | None:
     """Return the proxy for an address, None for a direct connection.
 
     `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY` name one, `NO_PROXY` the hosts that need none; small letters go first.
-    Raises `config.invalid` for one that cannot be used.
+    This machine needs none whatever they say: to a proxy, its address means another machine. Raises `config.invalid`
+    for a proxy that cannot be used.
     """
+    if is_this_machine(target.hostname or ""):
+        return None
     # A CGI server sets HTTP_PROXY from a header that its client sends, so that only the small letters can be trusted.
     names = [f"{target.scheme}_proxy", "all_proxy"]
     names += [name.upper() for name in names if name != "http_proxy" or "REQUEST_METHOD" not in environ]
@@ -47,6 +51,16 @@ def proxy_of(target: SplitResult, environ: Mapping[str, str]) -> Proxy | None:
         secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(secret.encode()).decode("ascii")
     return Proxy(parts.hostname, port, authorization)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is `localhost` or a loopback address."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _needs_none(target: SplitResult, exceptions: str) -> bool:

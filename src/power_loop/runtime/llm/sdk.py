@@ -11,10 +11,12 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from power_loop.contracts.errors import MissingExtraError
 from power_loop.runtime.llm.carrier import Connections, Endpoint, Exchange
 from power_loop.runtime.llm.failures import ProviderFault
+from power_loop.runtime.llm.proxy import is_this_machine
 
 # The SDKs' own switch for a response that is handed over as it streams.
 _RAW_RESPONSE_HEADER = "X-Stainless-Raw-Response"
@@ -105,7 +107,10 @@ class _SdkConnections:
             max_retries=0,
             timeout=timeout,
             http_client=library.DefaultAsyncHttpxClient(
-                follow_redirects=False, timeout=timeout, event_hooks={"response": [_catch_error]}
+                follow_redirects=False,
+                timeout=timeout,
+                event_hooks={"response": [_catch_error]},
+                mounts=_direct_routes(endpoint.url),
             ),
         )
         self._options = {
@@ -159,6 +164,14 @@ class _SdkConnections:
     def abandon(self) -> None:
         # The client's sockets cannot be reached without its event loop; they close when they are collected.
         pass
+
+
+def _direct_routes(url: str) -> dict[str, None]:
+    """The routes that take no proxy, in the words of the HTTP library."""
+    host = urlsplit(url).hostname or ""
+    if not is_this_machine(host):
+        return {}
+    return {f"all://[{host}]" if ":" in host else f"all://{host}": None}
 
 
 async def _catch_error(response: Any) -> None:
