@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -24,6 +25,7 @@ from power_loop.contracts.messages import (
     user_message,
 )
 from power_loop.runtime.llm.config import LLMProviderConfig
+from power_loop.runtime.llm.encoding import encode
 from power_loop.runtime.llm.openai_wire import OpenAIWire
 from tests.model_server import check_openai_request
 
@@ -79,8 +81,27 @@ def test_a_longer_conversation_begins_with_the_bytes_of_a_shorter_one(
 ) -> None:
     ends = [n for n in range(1, len(messages) + 1) if n == len(messages) or messages[n].role is Role.ASSISTANT]
     end = data.draw(st.sampled_from(ends))
+    first_party = wire(base_url="https://api.openai.com/v1")
+    shorter = first_party.body(LLMRequest(messages[:end], system="s", tools=(ADD,)))
+    longer = first_party.body(LLMRequest(messages, system="s", tools=(ADD,)))
+    assert longer.startswith(shorter.removesuffix(b"]}"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(conversations("openai"), TEXTS | st.none(), st.data())
+def test_where_neighbours_are_joined_only_the_last_message_of_a_shorter_conversation_changes(
+    messages: list[Message], tail: str | None, data: st.DataObject
+) -> None:
+    ends = [n for n in range(1, len(messages) + 1) if n == len(messages) or messages[n].role is not Role.TOOL]
+    end = data.draw(st.sampled_from(ends))
     shorter = wire().body(LLMRequest(messages[:end], system="s", tools=(ADD,)))
-    assert wire().body(LLMRequest(messages, system="s", tools=(ADD,))).startswith(shorter.removesuffix(b"]}"))
+    longer = wire().body(LLMRequest(messages, system="s", tools=(ADD,), tail=tail))
+    sent = json.loads(shorter)["messages"]
+    unchanged = shorter.removesuffix(encode(sent[-1]) + b"]}")
+    assert len(unchanged) < len(shorter)
+    assert longer.startswith(unchanged)
+    roles = [message["role"] for message in json.loads(longer)["messages"]]
+    assert all(left != right or left == "tool" for left, right in itertools.pairwise(roles))
 
 
 # --- encoded once ---
@@ -194,7 +215,7 @@ def test_a_refusal_goes_back_as_what_was_said() -> None:
 
 
 def test_a_reply_that_said_nothing_is_left_out() -> None:
-    assert len(body([HELLO, spoken(()), HELLO])["messages"]) == 2
+    assert len(body([HELLO, spoken(()), HELLO], given_wire=wire(base_url="https://api.openai.com/v1"))["messages"]) == 2
 
 
 def test_a_tool_message_without_its_result_is_refused() -> None:
@@ -235,6 +256,62 @@ def test_reasoning_that_was_refused_is_left_out_on_demand() -> None:
     assert b"hm" in given_wire.body(request)
 
 
+# --- neighbours of one role ---
+
+IMAGE = ImagePart(data="aGk=")
+SENT_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "sent"),
+    [
+        ([user_message('a"'), user_message("b\n"), user_message("é")], [{"role": "user", "content": 'a"\n\nb\n\n\né'}]),
+        (
+            [user_message("a"), user_message(["b", IMAGE]), user_message("c")],
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "a"},
+                        {"type": "text", "text": "b"},
+                        SENT_IMAGE,
+                        {"type": "text", "text": "c"},
+                    ],
+                }
+            ],
+        ),
+        (
+            [HELLO, spoken((ReasoningPart("h", field="reasoning"), TextPart("So"))), spoken((TextPart("Hi."),)), HELLO],
+            [
+                {"role": "user", "content": "Hello."},
+                {"role": "assistant", "content": "So\n\nHi.", "reasoning": "h"},
+                {"role": "user", "content": "Hello."},
+            ],
+        ),
+        (
+            [HELLO, spoken((TextPart("So"),)), spoken((ToolCallPart("c1", "f", "{}"),)), tool_message("c1", ()), HELLO],
+            [
+                {"role": "user", "content": "Hello."},
+                {
+                    "role": "assistant",
+                    "content": "So",
+                    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                },
+                {"role": "tool", "tool_call_id": "c1", "content": ""},
+                {"role": "user", "content": "Hello."},
+            ],
+        ),
+    ],
+)
+def test_neighbours_of_one_role_are_one_message_where_chat_templates_may_refuse_them(
+    messages: list[Message], sent: list[dict[str, Any]]
+) -> None:
+    assert body(messages)["messages"] == sent
+    assert body(messages)["messages"] == sent
+    first_party = wire(base_url="https://api.openai.com/v1")
+    assert len(body(messages, given_wire=first_party)["messages"]) == len(messages)
+
+
 # --- the tail ---
 
 
@@ -247,8 +324,9 @@ def test_a_tail_joins_the_text_of_the_last_user_message() -> None:
 def test_a_tail_stands_behind_results_and_their_images() -> None:
     messages = [HELLO, spoken((ToolCallPart("call_1", "f", "{}"),)), tool_message("call_1", (ImagePart(data="aGk="),))]
     sent = body(messages, tail="It is noon.")["messages"]
-    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "user", "user"]
-    assert sent[-1]["content"] == "It is noon."
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "user"]
+    assert [part["type"] for part in sent[-1]["content"]] == ["text", "image_url", "text"]
+    assert sent[-1]["content"][-1]["text"] == "It is noon."
 
 
 def test_a_tail_is_a_system_message_at_openai_itself() -> None:

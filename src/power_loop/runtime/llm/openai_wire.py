@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +27,13 @@ from power_loop.runtime.llm.encoding import encode, object_text, portable_name
 # A tool message and the content parts that have to stand behind its group: tool messages carry text only.
 _WithMedia = tuple[bytes, bytes]
 _ALL_ENCODED = {bytes}
+_USER_HEAD = b'{"role":"user","content":'
+_TEXT_END, _PARTS_END = b'"}', b"]}"
+# Where the first letter of the role stands, by which two messages are told apart.
+_ROLE_AT = len(b'{"role":"')
+_SAME_ROLE = re.compile(rb"u{2,}|a{2,}")
+# What stands between two texts that become one, as JSON writes it.
+_BETWEEN_TEXTS = rb"\n\n"
 
 
 class OpenAIWire:
@@ -37,6 +46,8 @@ class OpenAIWire:
         self._has_json_schema = config.info.has_json_schema
         self._is_reasoning = facts.is_reasoning
         self._cap_field = "max_completion_tokens" if facts.is_reasoning or config.is_first_party else "max_tokens"
+        # OpenAI itself takes neighbours of one role; the chat templates of other servers may refuse them.
+        self._joins_neighbours = not config.is_first_party
         self._tail_role = config.tail_role or ("system" if config.is_first_party else "user")
         self._send_backs: dict[bool, SendBack] = {True: config.send_back, False: "never"}
         self._system: tuple[str | None, bytes] = (None, b"")
@@ -103,8 +114,10 @@ class OpenAIWire:
                 fragments[place] = self._encoded(messages[place], key, send_back)
         if set(map(type, fragments)) != _ALL_ENCODED or b"" in fragments:
             fragments = _with_media_behind_groups(messages, fragments)
+        if self._joins_neighbours:
+            fragments = _with_neighbours_joined(fragments)
         if request.tail:
-            self._add_tail(request.tail, messages[-1] if messages else None, fragments)
+            self._add_tail(request.tail, fragments)
         if request.system:
             fragments.insert(0, self._system_fragment(request.system))
         return fragments
@@ -150,16 +163,13 @@ class OpenAIWire:
             return b""
         return encode(fields)
 
-    def _add_tail(self, tail: str, last: Message | None, fragments: list[bytes]) -> None:
+    def _add_tail(self, tail: str, fragments: list[bytes]) -> None:
         """Put the tail behind everything: it never stands between a call and its result, because nothing follows it."""
-        said = (
-            _user_fragment(last) if self._tail_role == "user" and last is not None and last.role is Role.USER else b""
-        )
-        if last is not None and said:
-            # Chat templates of small models refuse two user messages in a row.
-            fragments[-1] = _user_fragment(Message(Role.USER, (*last.parts, TextPart(tail))), joined=True)
+        fragment = encode({"role": self._tail_role, "content": tail})
+        if fragments and all(one.startswith(_USER_HEAD) for one in (fragment, fragments[-1])):
+            fragments[-1] = _joined_users([fragments[-1], fragment])
         else:
-            fragments.append(encode({"role": self._tail_role, "content": tail}))
+            fragments.append(fragment)
 
 
 def refuse_own_fields(request: LLMRequest) -> None:
@@ -187,6 +197,41 @@ def _with_media_behind_groups(messages: Sequence[Message], fragments: Sequence[b
     return result
 
 
+def _with_neighbours_joined(fragments: list[bytes]) -> list[bytes]:
+    """The messages with neighbours of one role as one; long conversations are looked at by their roles alone."""
+    roles = bytes([fragment[_ROLE_AT] for fragment in fragments])
+    joined: list[bytes] = []
+    done = 0
+    for run in _SAME_ROLE.finditer(roles):
+        start, end = run.span()
+        is_user = roles[start] == _USER_HEAD[_ROLE_AT]
+        joined += fragments[done:start]
+        joined.append((_joined_users if is_user else _joined_assistants)(fragments[start:end]))
+        done = end
+    return joined + fragments[done:] if done else fragments
+
+
+def _joined_users(fragments: list[bytes]) -> bytes:
+    """User messages as one, put together from their bytes: texts stay one text, which every server takes."""
+    contents = [fragment[len(_USER_HEAD) :] for fragment in fragments]
+    if all(content.startswith(b'"') for content in contents):
+        return _USER_HEAD + b'"' + _BETWEEN_TEXTS.join([one[1 : -len(_TEXT_END)] for one in contents]) + _TEXT_END
+    parts = [b'{"type":"text","text":' + one if one.startswith(b'"') else one[1 : -len(_PARTS_END)] for one in contents]
+    return _USER_HEAD + b"[" + b",".join(parts) + _PARTS_END
+
+
+def _joined_assistants(fragments: list[bytes]) -> bytes:
+    """Assistant messages as one. They are rare: only replies that were broken off stand beside each other."""
+    whole: dict[str, Any] = {"role": "assistant", "content": None}
+    for fragment in fragments:
+        for name, value in json.loads(fragment).items():
+            if name == "content":
+                whole[name] = "\n\n".join(filter(None, (whole[name], value))) or None
+            elif name != "role":
+                whole[name] = whole[name] + value if name in whole else value
+    return encode(whole)
+
+
 def _tool_fragment(tool: ToolSpec) -> bytes:
     fragment: bytes | None = tool.memo.get("openai")
     if fragment is None:
@@ -198,7 +243,7 @@ def _tool_fragment(tool: ToolSpec) -> bytes:
     return fragment
 
 
-def _user_fragment(message: Message, *, joined: bool = False) -> bytes:
+def _user_fragment(message: Message) -> bytes:
     parts: list[dict[str, Any]] = []
     for part in message.parts:
         if isinstance(part, TextPart):
@@ -208,9 +253,9 @@ def _user_fragment(message: Message, *, joined: bool = False) -> bytes:
             parts.append(openai_part(part))
     if not parts:
         return b""
-    if (joined or len(parts) == 1) and all(part["type"] == "text" for part in parts):
+    if len(parts) == 1 and parts[0]["type"] == "text":
         # Plain text is what every server takes.
-        return encode({"role": "user", "content": "\n\n".join(part["text"] for part in parts)})
+        return encode({"role": "user", "content": parts[0]["text"]})
     return encode({"role": "user", "content": parts})
 
 
