@@ -12,7 +12,6 @@ import pytest
 from power_loop import (
     CancellationToken,
     Effect,
-    HookFailed,
     ImagePart,
     LoopConfig,
     SendStatus,
@@ -429,31 +428,93 @@ async def test_state_of_calls_that_run_side_by_side_is_one(make_loop: MakeLoop) 
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}])
-async def test_state_that_is_no_json_is_told_and_not_kept(make_loop: MakeLoop, value: Any) -> None:
+@pytest.mark.parametrize("is_inside", [False, True])
+async def test_state_that_is_no_json_is_told_and_not_kept(make_loop: MakeLoop, value: Any, is_inside: bool) -> None:
     @tool
     def spoil(ctx: ToolContext) -> str:
         """Spoil."""
-        ctx.state["bad"] = value
+        if is_inside:
+            ctx.state["good"].append(value)
+        else:
+            ctx.state["bad"] = value
         return "spoiled"
 
     @tool(effect="read")
-    def show(ctx: ToolContext) -> list[str]:
+    def show(ctx: ToolContext) -> dict[str, Any]:
         """Show."""
-        return sorted(ctx.state)
+        return dict(ctx.state)
 
     @tool
     def keep(ctx: ToolContext) -> str:
         """Keep."""
-        ctx.state["good"] = 1
+        ctx.state["good"] = [1]
         return "kept"
 
     loop = make_loop(call("keep"), call("spoil"), call("show"), "Done.", tool_registry=[spoil, show, keep])
-    ears = Ears(loop)
     sid = await loop.new_session()
     result = await loop.send("go", session_id=sid)
     assert result.is_completed
-    assert [failed.hook for failed in ears.of(HookFailed)] == ["ctx.state"]
-    assert answers(loop.llm.requests[3])[-1] == '["good"]'
+    [told] = error_answers(loop.llm.requests[3])
+    assert "'spoil'" in told
+    assert ("'good' is no JSON" if is_inside else "context.state['bad']") in told
+    assert answers(loop.llm.requests[3])[-1] == '{"good": [1]}'
+
+
+async def test_state_that_a_call_spoils_is_no_loss_of_those_beside_it(make_loop: MakeLoop) -> None:
+    @tool
+    async def pay(ctx: ToolContext) -> str:
+        """Pay."""
+        ctx.state["paid"] = True
+        return "paid"
+
+    @tool
+    async def spoil(ctx: ToolContext) -> str:
+        """Spoil."""
+        ctx.state["when"] = asyncio
+        return "spoiled"
+
+    @tool(effect="read")
+    def show(ctx: ToolContext) -> dict[str, Any]:
+        """Show."""
+        return dict(ctx.state)
+
+    loop = make_loop(calls(("spoil", {}), ("pay", {}), ("spoil", {})), "Done.", tool_registry=[pay, spoil])
+    sid = await loop.new_session()
+    await loop.send("go", session_id=sid)
+    assert len(error_answers(loop.llm.requests[1])) == 2
+    assert answers(loop.llm.requests[1])[1] == "paid"
+    cold = make_loop(call("show"), "Done.", tool_registry=[show])
+    await cold.send("look", session_id=sid)
+    assert answers(cold.llm.requests[1])[-1] == '{"paid": true}'
+
+
+async def test_state_is_at_once_what_a_later_process_reads(make_loop: MakeLoop) -> None:
+    @tool
+    def keep(ctx: ToolContext) -> str:
+        """Keep."""
+        ctx.state[1] = (1, 2)
+        ctx.state.setdefault("list", []).append({2: None})
+        ctx.state.update({None: "none"}, more={"deep": [(3,)]})
+        state = ctx.state
+        state |= {True: False}
+        return repr(sorted(ctx.state.items()))
+
+    @tool(effect="read")
+    def show(ctx: ToolContext) -> str:
+        """Show."""
+        return repr(sorted(ctx.state.items()))
+
+    loop = make_loop(call("keep"), call("show"), "Done.", tool_registry=[keep, show])
+    sid = await loop.new_session()
+    await loop.send("go", session_id=sid)
+    cold = make_loop(call("show"), "Done.", tool_registry=[show])
+    await cold.send("look", session_id=sid)
+    at_once, warm, later = answers(cold.llm.requests[1])
+    assert warm == later
+    kept = {"1": [1, 2], "list": [{"2": None}], "null": "none", "more": {"deep": [[3]]}, "true": False}
+    assert later == repr(sorted(kept.items()))
+    # Inside of a value a change shows its form when the call ends.
+    assert at_once == later.replace("'2'", "2")
 
 
 # ---- limits ----

@@ -48,7 +48,7 @@ class ToolContext(Protocol):
 
     `idempotency_key` stays the same over every retry and resume of this call; `attempt` counts from 1. `deadline_s` is
     the monotonic second at which the call is ended, or None. `state` is a dict of JSON values that lasts as long as the
-    session; what is set in it is stored with the call's result.
+    session; what is set in it is stored with the call's result, and what is no JSON is refused with a TypeError.
     """
 
     @property

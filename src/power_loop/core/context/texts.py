@@ -109,6 +109,15 @@ def never_began(name: str, timeout_s: float) -> str:
     )
 
 
+def state_not_kept(name: str, keys: Sequence[str]) -> str:
+    """Tell that a call left in the session's state what is no JSON."""
+    where = ", ".join(repr(key) for key in keys)
+    return (
+        f"{name!r} ran, but what it left in its state under {_shortened(where)} is no JSON and cannot be kept: that"
+        " change was dropped."
+    )
+
+
 def crashed(name: str, error: BaseException) -> str:
     """Answer a call whose handler raised: the kind and message of the exception, and no traceback."""
     try:

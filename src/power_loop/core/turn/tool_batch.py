@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -314,6 +313,8 @@ class _Batch:
     async def _outcome(self, one: _Ready, outcome: Outcome) -> _Settled:
         """Return what an outcome settles, after the hooks had their say about the result."""
         duration_s = self._kit.clock.monotonic_s() - one.began_s
+        if outcome.state is not CallState.ABORTED:
+            outcome = self._held_to_state(one, outcome)
         if outcome.waiting is not None:
             return replace(self._park(one.call, outcome.waiting), has_run=True)
         assert outcome.output is not None
@@ -325,6 +326,17 @@ class _Batch:
                 output = await self._rewritten(one, output, None)
         settled = self._settle(one.call, outcome.state, output, one.prepared.definition, duration_s)
         return replace(settled, has_run=True)
+
+    def _held_to_state(self, one: _Ready, outcome: Outcome) -> Outcome:
+        """Return the outcome of a call; an error where it left something in its state that cannot be kept."""
+        state = self._turn.tool_state
+        dropped = state.settle(self._turn.window.tool_state) if state else ()
+        if not dropped:
+            return outcome
+        text = texts.state_not_kept(one.call.name, dropped)
+        given = () if outcome.output is None else outcome.output.content
+        error = outcome.error or TypeError(text)
+        return Outcome(CallState.FAILED, Output((*given, *texts.content(text)), is_error=True), error=error)
 
     async def _rewritten(self, one: _Ready, output: Output, error: BaseException | None) -> Output:
         turn, hooks = self._turn, self._kit.hooks
@@ -405,7 +417,7 @@ class _Batch:
         """Make steps durable in one transaction, in the order of the calls, and announce them."""
         turn = self._turn
         settled = sorted(settled, key=lambda one: (one.call.reply_seq, one.call.index))
-        state = self._changed_state()
+        state = turn.tool_state.changed(turn.window.tool_state)
         await self._kit.store.advance_calls(
             turn.lease,
             [*(one.step for one in settled), *starts],
@@ -433,23 +445,6 @@ class _Batch:
         elif step.message is not None and step.message.tool_result is not None:
             is_error = step.message.tool_result.is_error
             self._turn.announce(ToolCallFinished(call.call_id, call.name, step.state.value, is_error, one.duration_s))
-
-    def _changed_state(self) -> dict[str, Any] | None:
-        """Return a copy of the session's dict for tools if it differs from what is stored."""
-        turn = self._turn
-        if not turn.tool_state and not turn.window.tool_state:
-            return None
-        if turn.tool_state == turn.window.tool_state:
-            return None
-        try:
-            copy: dict[str, Any] = json.loads(json.dumps(turn.tool_state, allow_nan=False))
-        except (TypeError, ValueError, RecursionError, RuntimeError) as error:
-            # What cannot be stored is not kept in memory either: a later process would not find it.
-            turn.hook_failed(HookPoint.TOOL_AFTER, "ctx.state", error)
-            turn.tool_state.clear()
-            turn.tool_state.update(json.loads(json.dumps(dict(turn.window.tool_state))))
-            return None
-        return copy
 
 
 def _groups(ready: list[_Ready]) -> list[list[_Ready]]:

@@ -27,6 +27,7 @@ from power_loop.core.turn.decide import OutputCheck, ReplyFacts, TurnFacts
 from power_loop.core.turn.desk import Desk
 from power_loop.core.turn.options import SendOptions
 from power_loop.core.turn.scope import TurnScope
+from power_loop.core.turn.session_state import SessionState
 from power_loop.tools.registry import ToolRegistry
 
 _UNLIMITED = 1 << 62
@@ -178,7 +179,7 @@ class Turn:
         self.calls: list[OpenCall] = []
         self.reply: UnstoredReply | None = None
         # Tools change their dict as they like; the window's stays what is stored.
-        self.tool_state: dict[str, Any] = json.loads(json.dumps(window.tool_state)) if window.tool_state else {}
+        self.tool_state = SessionState(window.tool_state)
         self.text_seq: int | None = None
         self.final_text = ""
         self.has_output = False
