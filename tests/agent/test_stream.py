@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from power_loop import (
     AgentEvent,
+    AgentEventBus,
     DeltaKind,
     Emit,
     InputError,
@@ -25,6 +30,7 @@ from power_loop import (
     SendStarted,
     SendStatus,
     SessionPendingError,
+    StatefulAgentLoop,
     StreamReset,
     TextDelta,
     ToolCallDelta,
@@ -34,10 +40,10 @@ from power_loop import (
     Usage,
     tool,
 )
-from power_loop.testing import call
+from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop
-from .parts import Gate, NoWaitClock, said, watch, within_limit
+from .parts import LIMIT_S, Gate, NoWaitClock, said, watch, within_limit
 
 
 @tool(effect="read")
@@ -386,3 +392,34 @@ async def test_started_says_which_request_it_is(make_loop: MakeLoop) -> None:
     async with loop.stream("a", session_id=sid, request_id="r1") as events:
         started = [event.payload async for event in events if isinstance(event.payload, SendStarted)]
     assert started == [SendStarted("r1", False)]
+
+
+@pytest.fixture
+def _restless_threads() -> Iterator[None]:
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval_s)
+
+
+@pytest.mark.usefixtures("_restless_threads")
+def test_each_of_several_event_loops_on_one_bus_gets_its_streams_whole(tmp_path: Path) -> None:
+    bus = AgentEventBus()
+
+    async def watch_turns() -> list[list[str]]:
+        words = ScriptedLLM([" ".join(map(str, range(200)))], repeat_last=True)
+        async with StatefulAgentLoop(llm=words, dsn=str(tmp_path / "app.db"), event_bus=bus) as loop:
+            streams = []
+            for _ in range(5):
+                seen: list[AgentEvent] = []
+                await watch(loop.stream("Count.", session_id=await loop.new_session()), seen)
+                streams.append([event.type for event in seen])
+            return streams
+
+    with ThreadPoolExecutor(4) as pool:
+        tasks = [pool.submit(asyncio.run, within_limit(watch_turns())) for _ in range(4)]
+        streams = [types for task in tasks for types in task.result(LIMIT_S)]
+    assert len(streams) == 20
+    for types in streams:
+        assert (types[0], types[-1]) == ("send.started", "send.finished")
+        assert types == streams[0]

@@ -112,6 +112,58 @@ def test_seq_has_no_gaps_and_grows_for_every_subscriber_however_many_threads_emi
         assert own == [f"{name}{number}" for number in range(500)]
 
 
+def test_when_emit_returns_the_event_is_with_everybody_whatever_other_threads_emit() -> None:
+    bus, stop = AgentEventBus(), threading.Event()
+    missed, thieves = list[str](), set[str]()
+
+    def look(event: AgentEvent) -> None:
+        (text,) = texts_of([event])
+        if text.partition(" ")[0] != threading.current_thread().name:
+            thieves.add(text)
+
+    def work() -> None:
+        name = threading.current_thread().name
+        with bus.subscribe(seen[name].append, session_id=name):
+            for number in range(300):
+                emit(bus, f"{name} {number}", session_id=name)
+                if len(seen[name]) != number + 1:
+                    missed.append(f"{name} {number}")
+
+    def shout() -> None:
+        while not stop.is_set():
+            emit(bus, "loud", session_id="loud")
+
+    seen = {name: list[AgentEvent]() for name in "abc"}
+    bus.subscribe(look)
+    loud = threading.Thread(target=shout, name="loud")
+    threads = [threading.Thread(target=work, name=name) for name in seen]
+    for thread in (loud, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    stop.set()
+    loud.join(LIMIT_S)
+    assert not loud.is_alive()
+    assert missed == []
+    assert thieves == set()
+    assert [len(events) for events in seen.values()] == [300, 300, 300]
+
+
+def test_a_subscriber_that_waits_for_another_thread_to_leave_the_bus_hangs_nobody() -> None:
+    bus = AgentEventBus()
+    other = bus.subscribe(lambda event: None)
+
+    def leave_elsewhere(event: AgentEvent) -> None:
+        thread = threading.Thread(target=other.unsubscribe)
+        thread.start()
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+
+    subscription = bus.subscribe(leave_elsewhere)
+    emit(bus, "a")
+    assert subscription.errors == 0
+
+
 def test_what_a_subscriber_emits_comes_after_what_it_answers_for_everyone() -> None:
     bus = AgentEventBus()
     first, second = list[str](), list[str]()
@@ -230,7 +282,7 @@ def test_a_coroutine_that_nobody_would_await_is_an_error_of_the_subscriber() -> 
     assert subscription.errors == 1
 
 
-def test_events_behind_a_blocked_subscriber_are_bounded_and_keep_their_seqs_without_gaps(
+def test_what_subscribers_emit_is_bounded_and_keeps_its_seqs_without_gaps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bus_module, "MAX_WAITING_EVENTS", 10)

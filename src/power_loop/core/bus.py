@@ -15,32 +15,39 @@ from power_loop.core.subscription import Subscriber, Subscription
 
 __all__ = ["AgentEventBus", "EventQueue", "Subscriber", "Subscription"]
 
-#: Events that wait while a subscriber holds up their delivery; further ones are dropped before they get a seq.
+#: Events of subscribers that wait until the event that they answer is delivered; further ones are dropped before they
+#: get a seq.
 MAX_WAITING_EVENTS = 100_000
 #: How long a closing bus waits for its background subscribers.
 DRAIN_TIMEOUT_S = 10.0
 
 _log = logging.getLogger("power_loop")
 
+# A payload with its place, and who gets it.
+_Emitted = tuple[EventPayload, str, int, int, tuple[Subscription, ...]]
+
 
 class AgentEventBus:
     """Hands each event to its subscribers in the order of `seq`, which has no gaps and grows over all threads.
 
     An event that nobody wants is not made at all. A subscriber that raises is counted and logged; it stops neither the
-    run nor the others. Events that are emitted while others are being delivered (by a subscriber, or in another thread)
-    are delivered after those, by the thread that is at it: so an inline subscriber may be called from any thread that
-    emits, never from two at once.
+    run nor the others. Each thread delivers what it emits, one thread at a time: when `emit` returns, everybody has the
+    event, and an inline subscriber may be called from any thread that emits, never from two at once. What a subscriber
+    emits is delivered behind the event that it answers.
     """
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
+        # For the list of subscribers; never held while a subscriber is called.
         self._lock = threading.Lock()
+        # Held by the thread that delivers. A subscriber, or a finalizer that runs in its midst, may come back to it.
+        self._delivery = threading.RLock()
         self._seq = 0
         self._dropped = 0
         self._subscriptions: tuple[Subscription, ...] = ()
         self._routes: dict[type, tuple[Subscription, ...]] = {}
-        self._waiting: deque[tuple[AgentEvent, tuple[Subscription, ...]]] = deque()
-        self._is_dispatching = False
+        self._waiting: deque[_Emitted] = deque()
+        self._is_delivering = False
 
     @property
     def is_listening(self) -> bool:
@@ -49,7 +56,7 @@ class AgentEventBus:
 
     @property
     def dropped(self) -> int:
-        """How many events were not delivered because too many waited behind a subscriber that blocked."""
+        """How many events were not delivered because subscribers emitted too many while one was delivered."""
         return self._dropped
 
     def wants(self, payload_type: type[EventPayload]) -> bool:
@@ -101,21 +108,20 @@ class AgentEventBus:
             route = self._route(payload_type)
         if not route:
             return
-        clock = self._clock
-        with self._lock:
-            if len(self._waiting) >= MAX_WAITING_EVENTS:
-                self._dropped += 1
+        with self._delivery:
+            if self._is_delivering:
+                self._wait_to_deliver((payload, session_id, send_index, round, route))
                 return
-            self._seq = seq = self._seq + 1
-            event = AgentEvent(seq, clock.now_ms(), clock.monotonic_s(), session_id, send_index, round, payload)
-            if self._is_dispatching:
-                self._waiting.append((event, route))
-                return
-            if self._waiting:
-                self._waiting.append((event, route))
-                event, route = self._waiting.popleft()
-            self._is_dispatching = True
-        self._dispatch(event, route)
+            self._is_delivering = True
+            try:
+                if self._waiting:
+                    self._deliver_what_waits()
+                self._deliver(payload, session_id, send_index, round, route)
+                if self._waiting:
+                    self._deliver_what_waits()
+            finally:
+                # KeyboardInterrupt and its like pass; what still waits is delivered before the next event.
+                self._is_delivering = False
 
     async def drain(self, *, timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
         """Wait until the background subscribers have served what they have; False if that took too long."""
@@ -142,22 +148,25 @@ class AgentEventBus:
             self._routes[payload_type] = route
             return route
 
-    def _dispatch(self, event: AgentEvent, route: tuple[Subscription, ...]) -> None:
-        try:
-            while True:
-                for subscription in route:
-                    if subscription.session_id is None or subscription.session_id == event.session_id:
-                        subscription.deliver(event)
-                with self._lock:
-                    if not self._waiting:
-                        self._is_dispatching = False
-                        return
-                    event, route = self._waiting.popleft()
-        except BaseException:
-            # KeyboardInterrupt and its like pass; what still waits is delivered before the next event.
-            with self._lock:
-                self._is_dispatching = False
-            raise
+    def _deliver(
+        self, payload: EventPayload, session_id: str, send_index: int, round: int, route: tuple[Subscription, ...]
+    ) -> None:
+        clock = self._clock
+        self._seq = seq = self._seq + 1
+        event = AgentEvent(seq, clock.now_ms(), clock.monotonic_s(), session_id, send_index, round, payload)
+        for subscription in route:
+            if subscription.session_id is None or subscription.session_id == session_id:
+                subscription.deliver(event)
+
+    def _deliver_what_waits(self) -> None:
+        while self._waiting:
+            self._deliver(*self._waiting.popleft())
+
+    def _wait_to_deliver(self, emitted: _Emitted) -> None:
+        if len(self._waiting) >= MAX_WAITING_EVENTS:
+            self._dropped += 1
+        else:
+            self._waiting.append(emitted)
 
     def _remove(self, subscription: Subscription) -> None:
         with self._lock:
