@@ -87,6 +87,20 @@ async def test_a_schema_may_have_a_name(make_loop: MakeLoop, schema: Any) -> Non
     assert (sent.name, sent.schema) == ("person", PERSON)
 
 
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [("person", "person"), ("My Plan (v2)", "My_Plan_v2"), ("計画", "output"), ("", "output"), ("x" * 100, "x" * 64)],
+)
+async def test_a_title_is_made_a_name_that_providers_take(make_loop: MakeLoop, title: str, name: str) -> None:
+    loop = make_loop(ANN)
+    sid = await loop.new_session()
+    schema = {**PERSON, "title": title}
+    assert (await loop.send("Who?", session_id=sid, output_schema=schema)).output["name"] == "Ann"
+    sent = loop.llm.requests[0].output_schema
+    assert sent is not None
+    assert (sent.name, sent.schema) == (name, schema)
+
+
 @pytest.mark.promise("structured-output")
 async def test_an_answer_that_does_not_fit_is_mended_by_the_model_which_gets_every_problem(
     make_loop: MakeLoop,

@@ -32,9 +32,10 @@ def definition_error(name: object, problems: list[str]) -> ToolDefinitionError:
     return ToolDefinitionError(f"the tool {name!r} cannot be offered as it is defined: {reasons}", problems=problems)
 
 
-def portable_name(name: str) -> str:
-    """Return the nearest name that every provider accepts: `fs.read` becomes `fs_read`."""
-    return _NOT_IN_NAMES.sub("_", name).strip("_")[:MAX_NAME_CHARS] or "tool"
+def portable_name(name: str, *, fallback: str = "tool") -> str:
+    """Return the nearest name that every provider accepts: `fs.read` becomes `fs_read`; `fallback` where none is
+    near."""
+    return _NOT_IN_NAMES.sub("_", name).strip("_")[:MAX_NAME_CHARS] or fallback
 
 
 def examine(definition: ToolDefinition) -> tuple[list[str], Validator | None]:

@@ -11,6 +11,7 @@ from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import OutputSchema
 from power_loop.core.turn.budget import SendLimits
+from power_loop.tools.definition_checks import portable_name
 
 
 @frozen
@@ -120,5 +121,11 @@ def output_schema_of(value: OutputSchema | Mapping[str, Any] | None) -> OutputSc
         and "type" not in value
         and not value.keys() - {"name", "schema", "description", "strict"}
     ):
-        return OutputSchema(schema, str(value.get("name", "output")), str(value.get("description", "")))
-    return OutputSchema(value, str(value.get("title", "output")))
+        return OutputSchema(schema, str(value.get("name", _OUTPUT_NAME)), str(value.get("description", "")))
+    title = value.get("title")
+    # A title is for people; only a name that somebody gave as such is held to what providers take.
+    name = portable_name(title, fallback=_OUTPUT_NAME) if isinstance(title, str) else _OUTPUT_NAME
+    return OutputSchema(value, name)
+
+
+_OUTPUT_NAME = "output"
