@@ -9,10 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from power_loop.contracts.messages import FilePart, ImagePart, TextPart
-from power_loop.tools.preview import preview
+from power_loop.tools.output import MAX_OUTPUT_CHARS, Output, output_of
 
 _IMAGE = ImagePart(url="https://example.com/a.png")
 _NOTE = re.compile(r"\[… ([\d,]+) of ([\d,]+) characters are left out here; the whole result is kept …\]\n")
+
+
+def preview(content: Any, max_chars: int) -> Any:
+    return Output(content).preview(max_chars)
+
 
 _parts = st.lists(
     st.one_of(
@@ -88,3 +93,12 @@ def test_a_limit_that_is_too_small_for_the_note_shows_the_note_alone() -> None:
 def test_an_image_alone_is_no_text_to_cut() -> None:
     content = (_IMAGE,)
     assert preview(content, 1) is content
+
+
+def test_a_result_that_was_too_long_to_be_kept_is_not_said_to_be_kept() -> None:
+    output = output_of("a" * (MAX_OUTPUT_CHARS + 1))
+    assert isinstance(output, Output)
+    [part] = output.preview(1_000)
+    assert isinstance(part, TextPart)
+    assert "too long to be kept whole" in part.text
+    assert "whole result is kept" not in part.text

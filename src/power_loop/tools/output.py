@@ -9,21 +9,31 @@ from typing import Any, NamedTuple
 from power_loop.contracts.messages import AudioPart, ContentPart, FilePart, ImagePart, TextPart, part_problem
 from power_loop.contracts.tools import ToolResult, Waiting
 from power_loop.tools.json_form import NoJsonForm, json_form
-from power_loop.tools.preview import shortened
+from power_loop.tools.preview import preview, shortened
 
 #: What a model reads where a handler returned nothing: providers refuse an empty result.
 NO_OUTPUT = "(no output)"
 # Characters of text that one part of a result keeps: more than any context window holds, and what every database takes.
 MAX_OUTPUT_CHARS = 10_000_000
 
+# What a preview says of the middle of a result.
+_KEPT = "are left out here; the whole result is kept"
+_KEPT_IN_PART = "are left out here; the result was too long to be kept whole"
+
 _PARTS = (TextPart, ImagePart, FilePart, AudioPart)
 
 
 class Output(NamedTuple):
-    """Is what a call gave: content, which is never empty, and whether the model should take it as an error."""
+    """Is what a call gave: content, which is never empty, whether the model should take it as an error, and whether the
+    content is all that the call gave."""
 
     content: tuple[ContentPart, ...]
     is_error: bool = False
+    is_whole: bool = True
+
+    def preview(self, max_chars: int) -> tuple[ContentPart, ...]:
+        """Return what a model is shown of it: the very content if it is short enough."""
+        return preview(self.content, max_chars, fate=_KEPT if self.is_whole else _KEPT_IN_PART)
 
 
 def output_of(returned: Any) -> Output | Waiting:
@@ -36,8 +46,8 @@ def output_of(returned: Any) -> Output | Waiting:
         return returned
     try:
         if isinstance(returned, ToolResult):
-            return Output(_content_of(_listed(returned.content)), returned.is_error)
-        return Output(_content_of(_parts_in(returned)))
+            return _output_of(_listed(returned.content), is_error=returned.is_error)
+        return _output_of(_parts_in(returned))
     except NoJsonForm as error:
         reason = str(error)
     # What a handler returned may be a stranger's object that does anything when it is read.
@@ -51,7 +61,7 @@ def output_of(returned: Any) -> Output | Waiting:
 
 def error_output(text: str) -> Output:
     """Return an error text as the output of a call."""
-    return Output(_content_of((text,)), is_error=True)
+    return _output_of((text,), is_error=True)
 
 
 def _parts_in(value: Any) -> Iterable[Any]:
@@ -66,9 +76,17 @@ def _listed(content: Any) -> Iterable[Any]:
     return content if isinstance(content, (list, tuple)) else (content,)
 
 
-def _content_of(parts: Iterable[Any]) -> tuple[ContentPart, ...]:
-    content = [part for part in map(_part_of, parts) if not isinstance(part, TextPart) or part.text.strip()]
-    return tuple(content) or (TextPart(NO_OUTPUT),)
+def _output_of(parts: Iterable[Any], *, is_error: bool = False) -> Output:
+    content = []
+    is_whole = True
+    for value in parts:
+        part = _part_of(value)
+        if isinstance(part, TextPart) and len(part.text) > MAX_OUTPUT_CHARS:
+            part = TextPart(shortened(part.text, MAX_OUTPUT_CHARS, fate="were too many to be kept"))
+            is_whole = False
+        if not isinstance(part, TextPart) or part.text.strip():
+            content.append(part)
+    return Output(tuple(content) or (TextPart(NO_OUTPUT),), is_error, is_whole)
 
 
 def _part_of(value: Any) -> ContentPart:
@@ -77,12 +95,7 @@ def _part_of(value: Any) -> ContentPart:
         if problem is not None:
             raise NoJsonForm(problem)
         return value
-    text = value.text if isinstance(value, TextPart) else _text_of(value)
-    if len(text) > MAX_OUTPUT_CHARS:
-        text = shortened(text, MAX_OUTPUT_CHARS, fate="were too many to be kept")
-    elif isinstance(value, TextPart):
-        return value
-    return TextPart(text)
+    return value if isinstance(value, TextPart) else TextPart(_text_of(value))
 
 
 def _text_of(value: Any) -> str:

@@ -8,17 +8,18 @@ from power_loop.contracts.messages import ContentPart, TextPart
 _MAX_MOVE_CHARS = 200
 
 
-def preview(content: tuple[ContentPart, ...], max_chars: int) -> tuple[ContentPart, ...]:
+def preview(content: tuple[ContentPart, ...], max_chars: int, *, fate: str) -> tuple[ContentPart, ...]:
     """Return content whose text has at most `max_chars` characters: its head, a line on what is left out, its tail.
 
-    The texts count together and the line counts with them; where `max_chars` is too small even for the line, the line
-    alone remains. Images and other parts stay. Content that is short enough is returned as it is.
+    `fate` says what became of the middle. The texts count together and the line counts with them; where `max_chars` is
+    too small even for the line, the line alone remains. Images and other parts stay. Content that is short enough is
+    returned as it is.
     """
     texts = [part.text for part in content if isinstance(part, TextPart)]
     total = sum(map(len, texts))
     if total <= max_chars:
         return content
-    start, end, note = _cut("".join(texts), max_chars, fate="are left out here; the whole result is kept")
+    start, end, note = _cut("".join(texts), max_chars, fate=fate)
     shown: list[ContentPart] = []
     at = 0
     for part in content:

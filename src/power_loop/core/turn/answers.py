@@ -16,7 +16,6 @@ from power_loop.contracts.tools import ToolResult
 from power_loop.core.context import texts
 from power_loop.core.turn.turn import OpenCall, Turn, json_object_of, step_of
 from power_loop.tools.output import Output, error_output, output_of
-from power_loop.tools.preview import preview
 
 
 def check_waiting(session_id: str, calls: tuple[CallRecord, ...], answers: Mapping[str, Answer]) -> None:
@@ -147,7 +146,7 @@ class _Taken:
         prepared = turn.tools.prepared(self.call.name)
         shown = output.content
         if prepared is not None:
-            shown = preview(shown, prepared.definition.max_result_chars)
+            shown = output.preview(prepared.definition.max_result_chars)
         message: Message = tool_message(self.call.call_id, shown, is_error=output.is_error)
         state = CallState.FAILED if output.is_error else CallState.SUCCEEDED
         whole = output.content if shown is not output.content else None

@@ -42,7 +42,6 @@ from power_loop.core.turn.tool_run import HandlerRun, Outcome, collect
 from power_loop.core.turn.turn import OpenCall, Turn, json_object_of, step_of
 from power_loop.tools.output import Output, error_output, output_of
 from power_loop.tools.prepared import PreparedTool
-from power_loop.tools.preview import preview
 
 
 @dataclass(slots=True)
@@ -334,9 +333,10 @@ class _Batch:
         if not dropped:
             return outcome
         text = texts.state_not_kept(one.call.name, dropped)
-        given = () if outcome.output is None else outcome.output.content
-        error = outcome.error or TypeError(text)
-        return Outcome(CallState.FAILED, Output((*given, *texts.content(text)), is_error=True), error=error)
+        told = error_output(text)
+        if outcome.output is not None:
+            told = outcome.output._replace(content=(*outcome.output.content, *told.content), is_error=True)
+        return Outcome(CallState.FAILED, told, error=outcome.error or TypeError(text))
 
     async def _rewritten(self, one: _Ready, output: Output, error: BaseException | None) -> Output:
         turn, hooks = self._turn, self._kit.hooks
@@ -378,7 +378,7 @@ class _Batch:
     ) -> _Settled:
         shown = output.content
         if definition is not None:
-            shown = preview(output.content, definition.max_result_chars)
+            shown = output.preview(definition.max_result_chars)
         message = tool_message(call.call_id, shown, is_error=output.is_error)
         whole = output.content if shown is not output.content else None
         return _Settled(call, step_of(call, state, message=message, whole=whole), duration_s=duration_s)
