@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from power_loop.contracts.errors import (
     LLMAuthError,
     LLMBillingError,
+    LLMConflictError,
     LLMContextOverflowError,
     LLMError,
     LLMInvalidRequestError,
@@ -177,6 +178,52 @@ def test_a_fault_inside_a_reply_is_an_error_with_the_exchange_it_belongs_to() ->
     error = CULPRIT.error_of_fault(fault, status=200, request_id="req_2")
     assert type(error) is LLMRateLimitedError
     assert error.request_id == "req_2"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "code"),
+    [
+        ({"error": {"code": 401, "message": "No auth credentials found"}}, LLMAuthError, "401"),
+        ({"error": {"code": "402", "message": "Insufficient credits"}}, LLMBillingError, "402"),
+        ({"error": {"code": 403, "message": "Moderation"}}, LLMPermissionError, "403"),
+        ({"error": {"code": 404, "message": "No endpoints found"}}, LLMNotFoundError, "404"),
+        ({"error": {"code": 400, "message": "bad"}}, LLMInvalidRequestError, "400"),
+        ({"error": {"code": 400, "message": "prompt is too long"}}, LLMContextOverflowError, "400"),
+        ({"error": {"code": 429, "message": "Provider returned error"}}, LLMRateLimitedError, "429"),
+        ({"error": {"code": 502, "message": "Provider returned error"}}, LLMServerError, "502"),
+        ({"error": "overloaded", "status_code": 503}, LLMOverloadedError, "503"),
+        (
+            {"error": {"code": 400, "type": "rate_limit_error", "message": "x"}},
+            LLMInvalidRequestError,
+            "rate_limit_error",
+        ),
+        # Numbers of a provider's own are no status.
+        ({"error": {"code": 1301, "message": "bad"}}, LLMServerError, None),
+        ({"error": {"code": 200, "message": "bad"}}, LLMServerError, None),
+        ({"error": {"code": True, "message": "bad"}}, LLMServerError, None),
+    ],
+)
+def test_behind_a_success_a_number_in_the_body_decides_like_a_status(
+    body: dict[str, Any], kind: type[LLMError], code: str | None
+) -> None:
+    error = CULPRIT.error_of_fault(ProviderFault.reported(body), status=200, request_id=None)
+    assert type(error) is kind
+    assert error.provider_code == code
+    # Behind a failure the status itself does.
+    assert type(error_of(409, {"error": {"code": 401, "message": "x"}})) is LLMConflictError
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"error": {"code": 401, "message": "No auth"}}, "(llm.auth): 401: No auth - "),
+        ({"error": {"message": "No auth"}}, "(llm.server): No auth - "),
+        ({"error": {"message": ""}}, "(llm.server): no reason given - "),
+        ({"error": {"message": " ", "type": "overloaded_error"}}, "(llm.overloaded): overloaded_error - "),
+    ],
+)
+def test_a_message_has_no_empty_label(body: dict[str, Any], reason: str) -> None:
+    assert reason in str(CULPRIT.error_of_fault(ProviderFault.reported(body), status=200, request_id=None))
 
 
 JSON = st.recursive(

@@ -272,6 +272,44 @@ def test_a_message_in_place_of_a_delta_is_read() -> None:
     assert read(event)[0].message.text == "whole"
 
 
+@pytest.mark.parametrize("last", [{"delta": {}}, {"delta": None}, {}])
+def test_a_whole_message_behind_its_pieces_is_not_said_twice(last: dict[str, Any]) -> None:
+    message = {"role": "assistant", "content": "hi", "tool_calls": [{"id": "call_123456789", "function": {}}]}
+    choice = {"index": 0, **last, "message": message, "finish_reason": "stop"}
+    response, heard = read(delta(content="h"), delta(content="i"), {"choices": [choice]})
+    assert response.message.text == "hi"
+    assert not response.message.tool_calls
+    assert "".join(one.text for one in heard) == "hi"
+    response, _ = read({"choices": [{**choice, "message": {"content": "hi"}}]})
+    assert response.message.text == "hi"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "told"),
+    [
+        (("a\ud83d", "\ude00b"), ["a", "😀b"]),
+        (("\ud83d", "\ude00"), ["😀"]),
+        (("\ud83d", "x", "\ude00"), ["\ufffdx", "\ufffd"]),
+        (("\ud83d", "\ud83d", "\ude00"), ["\ufffd", "😀"]),
+        (("x\ud83d",), ["x", "\ufffd"]),
+    ],
+)
+def test_what_is_told_of_a_character_in_halves_is_what_is_kept(pieces: tuple[str, ...], told: list[str]) -> None:
+    response, heard = read(*[delta(content=piece) for piece in pieces], delta("stop"))
+    assert [one.text for one in heard] == told
+    assert response.message.text == "".join(told)
+    response, heard = read(call(name="f", index=0), *[call(piece, index=0) for piece in pieces], delta("tool_calls"))
+    assert [one.text for one in heard] == ["", *told]
+    assert response.message.tool_calls[0].arguments == "".join(told)
+
+
+@given(st.lists(st.text(st.sampled_from("a\0\ud83d\ude00é😀"), min_size=1, max_size=3), max_size=6))
+def test_the_pieces_that_are_told_are_together_the_text_that_is_kept(pieces: list[str]) -> None:
+    response, heard = read(*[delta(content=piece) for piece in pieces], delta("stop"))
+    assert "".join(one.text for one in heard) == response.message.text
+    assert all(one.text.encode() for one in heard)
+
+
 def test_text_that_no_database_takes_is_cleaned_and_halves_of_a_character_meet() -> None:
     response, heard = read(
         *(json.dumps(delta(content=text)) for text in ("a\0", "\ud83d", "\ude00")),

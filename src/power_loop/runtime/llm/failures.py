@@ -214,17 +214,19 @@ class Culprit:
     ) -> LLMError:
         """Return the error that a body reports, with the status and the headers that came with it."""
         said, words = _parts_of(body)
-        kind = _kind_of(status, words, said)
+        # Behind an HTTP success, a number in the body is the status that was meant.
+        meant = (_status_in(body) or status) if status == 200 else status
+        kind = _kind_of(meant, words, said)
         location = headers.get("location")
         if 300 <= status < 400:
             said = f"it redirects to {location!r}, which is not followed" if location else "it redirects"
-        word = next(iter(words), None)
+        word = next(iter(words), None) or (str(meant) if meant != status else None)
         may_retry = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
         if kind in (LLMBillingError, LLMContextOverflowError):
             # The same request fails again, whatever a proxy says.
             may_retry = False
-        label = " ".join(str(one) for one in (status if status != 200 else None, word) if one)
-        reason = f"{label}: {self._clean(said)}" if said else label or "no reason given"
+        label = " ".join(dict.fromkeys(str(one) for one in (meant if meant != 200 else None, word) if one))
+        reason = ": ".join(filter(None, (label, self._clean(said)))) or "no reason given"
         return kind(
             self._message(kind, reason),
             provider=self.provider,
@@ -310,6 +312,20 @@ def _parts_of(body: Mapping[str, Any]) -> tuple[str, list[str]]:
     ]
     words = [word for word in candidates if isinstance(word, str) and word and len(word) < 100]
     return said, words
+
+
+def _status_in(body: Mapping[str, Any]) -> int | None:
+    """The HTTP status that the body of an error names, as a gateway does that has begun its answer with a success."""
+    error = body.get("error")
+    for source in (error, body):
+        if isinstance(source, Mapping):
+            for name in ("code", "status", "status_code"):
+                value = source.get(name)
+                if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == 3:
+                    value = int(value)
+                if type(value) is int and 400 <= value < 600:
+                    return value
+    return None
 
 
 def _kind_of(status: int, words: list[str], said: str) -> type[LLMError]:

@@ -41,6 +41,7 @@ class OpenAIReader:
         self._last_call: GrowingCall | None = None
         self._stop: StopReason | None = None
         self._has_choice = False
+        self._has_delta = False
         self._template = TextTemplate("content")
         #: Whether the endpoint said that nothing more comes.
         self.is_done = False
@@ -74,7 +75,12 @@ class OpenAIReader:
         if choice is None:
             return
         self._has_choice = True
-        delta = choice.get("delta") or choice.get("message")
+        delta = choice.get("delta")
+        if delta:
+            self._has_delta = True
+        elif not self._has_delta:
+            # Behind pieces, a message is the whole once more.
+            delta = choice.get("message")
         if isinstance(delta, dict):
             self._read_delta(delta)
             if _is_plain_text(delta) and choice.get("finish_reason") is None and not chunk.get("usage"):

@@ -36,12 +36,14 @@ _ID_BYTES = 12
 class GrowingText:
     """Is a text, refusal or reasoning part while it grows."""
 
-    __slots__ = ("block", "field", "kind", "pieces")
+    __slots__ = ("block", "field", "half", "kind", "pieces")
 
     def __init__(self, kind: type[TextPart | RefusalPart | ReasoningPart], field: str | None = None) -> None:
         self.kind = kind
         self.field = field
         self.pieces: list[str] = []
+        #: The first half of a character whose other half is still to come.
+        self.half = ""
         #: The provider's own block, where the part has to go back as it came.
         self.block: dict[str, Any] | None = None
 
@@ -61,13 +63,14 @@ class GrowingText:
 class GrowingCall:
     """Is a tool call while it grows. `given_id` is the id that the provider gave, `id` the one that we use."""
 
-    __slots__ = ("given_id", "id", "index", "name", "pieces")
+    __slots__ = ("given_id", "half", "id", "index", "name", "pieces")
 
     def __init__(self, index: int, name: str, given_id: str | None, own_id: str) -> None:
         self.index = index
         self.name = name
         self.given_id = given_id
         self.id = own_id
+        self.half = ""
         self.pieces: list[str] = []
 
     def part(self) -> Part | None:
@@ -136,8 +139,10 @@ class Assembly:
     def say(self, part: GrowingText, piece: str) -> None:
         """Add a piece to a part of text."""
         part.pieces.append(piece)
-        if not piece.isascii() or "\0" in piece:
-            piece = clean_text(piece)
+        if part.half or not piece.isascii() or "\0" in piece:
+            piece = _whole_characters(part, piece)
+            if not piece:
+                return
         kind = DeltaKind.REASONING if part.kind is ReasoningPart else DeltaKind.TEXT
         self._emit(LLMDelta(kind, piece))
 
@@ -145,12 +150,18 @@ class Assembly:
         """Add a piece of arguments to a call; `name` is given with the first."""
         if piece:
             call.pieces.append(piece)
-        if not piece.isascii() or "\0" in piece:
-            piece = clean_text(piece)
+        if call.half or not piece.isascii() or "\0" in piece:
+            piece = _whole_characters(call, piece)
+            if not piece and name is None:
+                return
         self._emit(LLMDelta(DeltaKind.TOOL_CALL, piece, call.index, name))
 
     def response(self, stop: StopReason, *, origin: Origin, request_id: str | None) -> LLMResponse:
         """Return the whole reply."""
+        for growing in self._parts:
+            if not isinstance(growing, GrowingOpaque) and growing.half:
+                # Its other half never came: what was heard is what is kept.
+                self._say_half(growing)
         parts = [part for part in (growing.part() for growing in self._parts) if part is not None]
         message = Message(Role.ASSISTANT, tuple(parts), origin)
         return LLMResponse(message, stop, self.usage, self.id, request_id, self.model)
@@ -158,6 +169,13 @@ class Assembly:
     def has_refusal(self) -> bool:
         """Whether the model refused in words."""
         return any(type(part) is GrowingText and part.kind is RefusalPart and part.pieces for part in self._parts)
+
+    def _say_half(self, part: GrowingText | GrowingCall) -> None:
+        half, part.half = clean_text(part.half), ""
+        if isinstance(part, GrowingCall):
+            self._emit(LLMDelta(DeltaKind.TOOL_CALL, half, part.index))
+        else:
+            self._emit(LLMDelta(DeltaKind.REASONING if part.kind is ReasoningPart else DeltaKind.TEXT, half))
 
     def _add(self, part: Growing) -> None:
         if len(self._parts) >= _MAX_PARTS:
@@ -176,6 +194,14 @@ class Assembly:
         if not _PORTABLE_ID.fullmatch(given) or _COUNTING_ID.fullmatch(given):
             return False
         return b'"%b"' % given.encode("ascii") not in self._sent_body
+
+
+def _whole_characters(part: GrowingText | GrowingCall, piece: str) -> str:
+    """Return a piece behind what the last one held back; a half of a character at its end is held back in turn."""
+    piece, part.half = part.half + piece, ""
+    if "\ud800" <= piece[-1:] <= "\udbff":
+        piece, part.half = piece[:-1], piece[-1]
+    return clean_text(piece)
 
 
 def whole_number(value: Any) -> int | None:
