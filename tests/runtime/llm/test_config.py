@@ -27,6 +27,10 @@ def test_a_model_is_all_that_has_to_be_said() -> None:
         ("anthropic", "https://example.com", "https://example.com/v1/messages"),
         ("anthropic", "https://example.com/v1/", "https://example.com/v1/messages"),
         ("openai", "http://[::1]:8080/v1", "http://[::1]:8080/v1/chat/completions"),
+        ("openai", "http://x/v1/chat/completions", "http://x/v1/chat/completions"),
+        ("openai", "http://x/v1/chat/completions/", "http://x/v1/chat/completions"),
+        ("anthropic", "https://example.com/v1/messages", "https://example.com/v1/messages"),
+        ("anthropic", "https://example.com/messages", "https://example.com/v1/messages"),
     ],
 )
 def test_an_address_is_taken_as_people_write_it(provider: Any, base_url: str, url: str) -> None:
@@ -61,6 +65,34 @@ def test_an_address_is_taken_as_people_write_it(provider: Any, base_url: str, ur
         ({"headers": {"Content-Length": "1"}}, "Content-Length"),
         ({"body": {"messages": []}}, "messages"),
         ({"body": {"stream": False}}, "stream"),
+        ({"model": 5}, "model is of type int"),
+        ({"model": None}, "model is of type NoneType"),
+        ({"base_url": 5}, "base_url is of type int"),
+        ({"api_key": 5}, "api_key is of type int"),
+        ({"api_key": b"sk-evil"}, "api_key is of type bytes"),
+        ({"reasoning_effort": 3}, "reasoning_effort"),
+        ({"timeout_s": True}, "timeout_s"),
+        ({"max_output_tokens": True}, "max_output_tokens"),
+        ({"max_reply_bytes": None}, "max_reply_bytes"),
+        ({"thinking_budget_tokens": "5000"}, "thinking_budget_tokens"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": -1}, "temperature"),
+        ({"has_tools": "yes"}, "has_tools"),
+        ({"has_json_schema": 1}, "has_json_schema"),
+        ({"provider": ["openai"]}, "provider"),
+        ({"headers": {"x-a": 5}}, "headers holds 'x-a' with a value of type int"),
+        ({"headers": {5: "x"}}, "headers"),
+        ({"headers": ["x-a"]}, "headers is of type list"),
+        ({"body": [1]}, "body is of type list"),
+        ({"body": {1: 1}}, "body"),
+        ({"body": {"x": object()}}, "body is no JSON object"),
+        ({"body": {"x": float("nan")}}, "body is no JSON object"),
+        ({"anthropic_version": "2023-06-01\r\nHost: e-vil"}, "anthropic_version"),
+        ({"anthropic_version": ""}, "anthropic_version"),
+        ({"anthropic_version": None}, "anthropic_version"),
+        ({"base_url": "https://x/v1/messages"}, "set provider to 'anthropic'"),
+        ({"base_url": "https://x/v1/chat/completions", "provider": "anthropic"}, "set provider to 'openai'"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_its_name(options: dict[str, Any], named: str) -> None:
@@ -130,7 +162,14 @@ def test_a_small_window_leaves_room_for_the_prompt() -> None:
     assert info.max_output_tokens == 4_000
 
 
+def test_what_is_no_config_is_refused() -> None:
+    with pytest.raises(ConfigError, match="dict"):
+        create_llm_service_from_config({"model": "m"})  # type: ignore[arg-type]
+
+
 # --- from the environment ---
+
+LOCAL = {"POWER_LOOP_MODEL": "m", "POWER_LOOP_BASE_URL": "http://127.0.0.1:1/v1"}
 
 
 def test_every_field_can_come_from_the_environment() -> None:
@@ -169,7 +208,15 @@ def test_every_field_can_come_from_the_environment() -> None:
         ({"POWER_LOOP_MODEL": "m", "POWER_LOOP_HAS_TOOLS": "maybe"}, "POWER_LOOP_HAS_TOOLS"),
         ({"POWER_LOOP_MODEL": "m", "POWER_LOOP_HEADERS": "[]"}, "POWER_LOOP_HEADERS"),
         ({"POWER_LOOP_MODEL": "m", "POWER_LOOP_BODY": "{"}, "POWER_LOOP_BODY"),
-        ({"POWER_LOOP_MODEL": "m", "POWER_LOOP_BASE_URL": "localhost"}, "base_url"),
+        ({"POWER_LOOP_MODEL": "m", "POWER_LOOP_BASE_URL": "localhost"}, "POWER_LOOP_BASE_URL"),
+        ({"POWER_LOOP_MODEL": "m", "POWER_LOOP_BASE_URL": "http://[x"}, "POWER_LOOP_BASE_URL"),
+        ({**LOCAL, "POWER_LOOP_TEMPERATURE": "nan"}, "POWER_LOOP_TEMPERATURE"),
+        ({**LOCAL, "POWER_LOOP_TIMEOUT_S": "nan"}, "POWER_LOOP_TIMEOUT_S"),
+        ({**LOCAL, "POWER_LOOP_HEADERS": '{"x-a": 5}'}, "POWER_LOOP_HEADERS"),
+        ({**LOCAL, "POWER_LOOP_BODY": '{"messages": 5}'}, "POWER_LOOP_BODY"),
+        ({**LOCAL, "POWER_LOOP_BODY": '{"x": NaN}'}, "POWER_LOOP_BODY"),
+        ({**LOCAL, "POWER_LOOP_API_KEY": "k\nk"}, "POWER_LOOP_API_KEY"),
+        ({**LOCAL, "POWER_LOOP_ANTHROPIC_VERSION": "a\nb"}, "POWER_LOOP_ANTHROPIC_VERSION"),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(environ: dict[str, str], named: str) -> None:
@@ -193,6 +240,21 @@ def test_the_key_of_a_provider_goes_to_nobody_else() -> None:
     assert config_from_env({**environ, "POWER_LOOP_BASE_URL": "https://other.example/v1"}).api_key is None
     assert config_from_env({**environ, "POWER_LOOP_BASE_URL": "https://api.openai.com/v1"}).api_key == "sk-o"
     assert config_from_env({**environ, "POWER_LOOP_BASE_URL": "https://api.openai.com.evil.example"}).api_key is None
+
+
+@pytest.mark.parametrize(
+    ("url", "provider"),
+    [
+        ("https://api.anthropic.com", "anthropic"),
+        ("https://api.anthropic.com/v1/", "anthropic"),
+        ("https://gateway.example/v1/messages", "anthropic"),
+        ("https://api.anthropic.com/v1/chat/completions", "openai"),
+        ("https://gateway.example/v1", "openai"),
+    ],
+)
+def test_an_address_says_which_wire_is_spoken_where_no_provider_is_named(url: str, provider: str) -> None:
+    environ = {"POWER_LOOP_MODEL": "m", "POWER_LOOP_API_KEY": "k", "POWER_LOOP_BASE_URL": url}
+    assert config_from_env(environ).provider == provider
 
 
 def test_an_endpoint_without_a_key_needs_none() -> None:

@@ -26,9 +26,12 @@ TailRole = Literal["user", "system", "developer"]
 
 _DEFAULT_URLS: dict[str, str] = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 _FIRST_PARTY_HOST = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
+# What follows the base of an address.
+_OPERATIONS = {"openai": ("/chat/completions",), "anthropic": ("/v1/messages", "/messages")}
 _ENV_PREFIX = "POWER_LOOP_"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+_VERSION = re.compile(r"[A-Za-z0-9._-]+")
 # The caller cannot replace what the wire itself decides.
 _OWN_HEADERS = frozenset({"connection", "content-length", "transfer-encoding", "accept-encoding"})
 _OWN_BODY_FIELDS = frozenset({"messages", "stream"})
@@ -46,7 +49,8 @@ class LLMProviderConfig:
     provider: Provider = "openai"
     #: The model's name as the endpoint knows it. There is no default.
     model: str = ""
-    #: The address that `/chat/completions` (`/v1/messages`) is added to. Default: the provider's own.
+    #: The address that `/chat/completions` (`/v1/messages`) is added to, unless it ends so. Default: the provider's
+    #: own.
     base_url: str | None = None
     #: The secret; it never appears in a repr, an error or a log. Default None, for endpoints that want none.
     api_key: str | None = field(default=None, repr=False)
@@ -96,6 +100,7 @@ class LLMProviderConfig:
 
     def __post_init__(self) -> None:
         self._check_choices()
+        self._check_texts()
         self._check_numbers()
         if not self.model.strip():
             raise ConfigError(f"model is {self.model!r}: name the model, as in LLMProviderConfig(model='gpt-4o')")
@@ -103,36 +108,46 @@ class LLMProviderConfig:
             object.__setattr__(self, "api_key", self.api_key.strip() or None)
         if self.api_key is not None and _NOT_IN_HEADERS.search(self.api_key):
             raise ConfigError("api_key holds characters that no HTTP header can carry: copy the key again")
-        object.__setattr__(self, "base_url", _checked_url(self.base_url or _DEFAULT_URLS[self.provider]))
-        for name, value in self.headers.items():
-            if not _HEADER_NAME.fullmatch(name) or _NOT_IN_HEADERS.search(value):
-                raise ConfigError(f"header {name!r} cannot be sent: give a plain name and a value of one line")
-            if name.lower() in _OWN_HEADERS:
-                raise ConfigError(f"header {name!r} cannot be replaced: the carrier writes it itself")
-        taken = sorted(_OWN_BODY_FIELDS & self.body.keys())
-        if taken:
-            raise ConfigError(f"body cannot replace {taken[0]!r}: the kernel writes that field itself")
+        if not _VERSION.fullmatch(self.anthropic_version):
+            raise ConfigError(f"anthropic_version is {self.anthropic_version!r}: give one such as '2023-06-01'")
+        url = _checked_url(self.base_url or _DEFAULT_URLS[self.provider])
+        object.__setattr__(self, "base_url", _without_operation(url, self.provider))
         # A config is shared between services: what it holds must not change behind their backs.
-        object.__setattr__(self, "headers", MappingProxyType(dict(self.headers)))
-        object.__setattr__(self, "body", MappingProxyType(dict(self.body)))
+        object.__setattr__(self, "headers", MappingProxyType(_checked_headers(self.headers)))
+        object.__setattr__(self, "body", MappingProxyType(_checked_body(self.body)))
 
     def _check_choices(self) -> None:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices and not (value is None and name == "tail_role"):
                 raise ConfigError(f"{name} is {value!r}: give one of {', '.join(map(repr, choices))}")
+        for name in ("has_tools", "has_json_schema"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (value is None and name == "has_json_schema"):
+                raise ConfigError(f"{name} is {value!r}: give True or False")
+
+    def _check_texts(self) -> None:
+        for name in ("model", "base_url", "api_key", "reasoning_effort", "anthropic_version"):
+            value = getattr(self, name)
+            is_missing = value is None and name not in ("model", "anthropic_version")
+            if not isinstance(value, str) and not is_missing:
+                # The value may be a secret.
+                raise ConfigError(f"{name} is of type {type(value).__name__}: give a text")
 
     def _check_numbers(self) -> None:
         for name in ("timeout_s", "connect_timeout_s", "idle_timeout_s"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            if not _is_number(value) or value <= 0:
                 raise ConfigError(f"{name} is {value!r}: give a number of seconds above zero")
-        for name in ("max_output_tokens", "context_window_tokens", "max_reply_bytes"):
+        for name in ("max_output_tokens", "context_window_tokens", "max_reply_bytes", "thinking_budget_tokens"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} is {value!r}: give a whole number above zero")
+            if (value is None and name != "max_reply_bytes") or (type(value) is int and value >= 1):
+                continue
+            raise ConfigError(f"{name} is {value!r}: give a whole number above zero")
         if self.thinking_budget_tokens is not None and self.thinking_budget_tokens < 1024:
             raise ConfigError(f"thinking_budget_tokens is {self.thinking_budget_tokens!r}: give at least 1024")
+        if self.temperature is not None and not (_is_number(self.temperature) and self.temperature >= 0):
+            raise ConfigError(f"temperature is {self.temperature!r}: give a number from zero up, or None")
 
     @property
     def url(self) -> str:
@@ -181,6 +196,38 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _checked_headers(headers: Any) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise ConfigError(f"headers is of type {type(headers).__name__}: give a mapping of names to values")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigError(f"headers holds {name!r} with a value of type {type(value).__name__}: give texts")
+        if not _HEADER_NAME.fullmatch(name) or _NOT_IN_HEADERS.search(value):
+            raise ConfigError(
+                f"headers holds {name!r}, which cannot be sent: give a plain name and a value of one line"
+            )
+        if name.lower() in _OWN_HEADERS:
+            raise ConfigError(f"headers cannot replace {name!r}: the carrier writes it itself")
+    return dict(headers)
+
+
+def _checked_body(body: Any) -> dict[str, Any]:
+    if not isinstance(body, Mapping) or not all(isinstance(name, str) for name in body):
+        raise ConfigError(f"body is of type {type(body).__name__}: give a mapping of field names to JSON values")
+    taken = sorted(_OWN_BODY_FIELDS & body.keys())
+    if taken:
+        raise ConfigError(f"body cannot replace {taken[0]!r}: the kernel writes that field itself")
+    try:
+        json.dumps(dict(body), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"body is no JSON object: {exc}") from exc
+    return dict(body)
+
+
 def _checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -192,6 +239,20 @@ def _checked_url(url: str) -> str:
     if not is_usable or parts.query or parts.fragment or re.search(r"[\x00-\x20\x7f]", url):
         raise ConfigError(f"base_url is {url!r}: give an address such as 'http://127.0.0.1:8080/v1'")
     return url.rstrip("/")
+
+
+def _without_operation(url: str, provider: str) -> str:
+    """The address without the operation at its end, which people copy along and which is added again."""
+    for owner, operations in _OPERATIONS.items():
+        for operation in operations:
+            if url.endswith(operation):
+                if owner != provider:
+                    raise ConfigError(
+                        f"base_url is {url!r}, an address of the {owner} wire, and provider is {provider!r}: set"
+                        f" provider to {owner!r}, or give the address of {provider}'s own"
+                    )
+                return url.removesuffix(operation).rstrip("/")
+    return url
 
 
 def config_from_env(environ: Mapping[str, str] | None = None) -> LLMProviderConfig:
@@ -220,9 +281,9 @@ def config_from_env(environ: Mapping[str, str] | None = None) -> LLMProviderConf
     named = values.get("base_url")
     if named is None and source.get(f"{vendor}_BASE_URL", "").strip():
         values["base_url"] = source[f"{vendor}_BASE_URL"].strip()
-    if "api_key" not in values and (named is None or urlsplit(named).hostname == host):
+    if "api_key" not in values and (named is None or _host_of(named) == host):
         values["api_key"] = source.get(f"{vendor}_API_KEY", "").strip() or None
-    if values.get("api_key") is None and urlsplit(values.get("base_url") or _DEFAULT_URLS[provider]).hostname == host:
+    if values.get("api_key") is None and _host_of(values.get("base_url") or _DEFAULT_URLS[provider]) == host:
         raise ConfigError(
             f"POWER_LOOP_API_KEY is not set, nor is {vendor}_API_KEY: set one of them to the key for {host}, or"
             " POWER_LOOP_BASE_URL to another endpoint"
@@ -230,13 +291,27 @@ def config_from_env(environ: Mapping[str, str] | None = None) -> LLMProviderConf
     try:
         return LLMProviderConfig(**values)
     except ConfigError as exc:
-        raise ConfigError(f"the environment ({_ENV_PREFIX}*) gives no usable model: {exc.message}") from exc
+        field_name = exc.message.partition(" ")[0]
+        variable = _ENV_PREFIX + (field_name.upper() if field_name in values else "*")
+        raise ConfigError(f"the environment gives no usable model ({variable}): {exc.message}") from exc
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        # What is no address is refused when the config is made.
+        return None
 
 
 def _likely_provider(source: Mapping[str, str], values: Mapping[str, Any]) -> str:
-    """The provider when none is named: Anthropic where its model or its key alone speaks, and no other address."""
+    """The provider when none is named: Anthropic where its address, or its model or key alone, speaks for it."""
     if "base_url" in values:
-        return "openai"
+        url = values["base_url"].rstrip("/")
+        if any(map(url.endswith, _OPERATIONS["openai"])):
+            return "openai"
+        is_its_own = _host_of(url) == _FIRST_PARTY_HOST["anthropic"]
+        return "anthropic" if is_its_own or any(map(url.endswith, _OPERATIONS["anthropic"])) else "openai"
     only_key = bool(source.get("ANTHROPIC_API_KEY", "").strip()) and not source.get("OPENAI_API_KEY", "").strip()
     return "anthropic" if only_key or str(values.get("model", "")).startswith("claude") else "openai"
 

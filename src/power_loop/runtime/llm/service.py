@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from power_loop.contracts.errors import LLMError, LLMInvalidRequestError, MissingExtraError
+from power_loop.contracts.errors import ConfigError, LLMError, LLMInvalidRequestError, MissingExtraError
 from power_loop.contracts.llm import Emit, LLMRequest, LLMResponse, ModelInfo
 from power_loop.contracts.messages import Origin
 from power_loop.runtime.llm.anthropic import AnthropicReader
@@ -200,7 +200,10 @@ class ProviderLLMService:
 
 
 def create_llm_service_from_config(config: LLMProviderConfig) -> ProviderLLMService:
-    """Return the model that a config describes."""
+    """Return the model that a config describes. Raises `config.invalid` for anything else."""
+    given: Any = config
+    if not isinstance(given, LLMProviderConfig):
+        raise ConfigError(f"config is of type {type(given).__name__}: give an LLMProviderConfig")
     return ProviderLLMService(config)
 
 
