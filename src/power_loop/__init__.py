@@ -155,6 +155,7 @@ if TYPE_CHECKING:
     from power_loop.contracts.tools import ToolDefinition as ToolDefinition
     from power_loop.contracts.tools import ToolResult as ToolResult
     from power_loop.contracts.tools import Waiting as Waiting
+    from power_loop.contracts.version import __version__ as __version__
     from power_loop.core.bus import AgentEventBus as AgentEventBus
     from power_loop.core.bus import Subscription as Subscription
     from power_loop.core.hooks import Hooks as Hooks
@@ -317,6 +318,7 @@ _HOMES: dict[str, str] = {
     "ToolDefinition": "power_loop.contracts.tools",
     "ToolResult": "power_loop.contracts.tools",
     "Waiting": "power_loop.contracts.tools",
+    "__version__": "power_loop.contracts.version",
     "AgentEventBus": "power_loop.core.bus",
     "Subscription": "power_loop.core.bus",
     "Hooks": "power_loop.core.hooks",

@@ -385,6 +385,26 @@ async def test_progress_comes_as_events_from_tasks_and_threads(make_loop: MakeLo
             assert (event.session_id, event.send_index, event.round) == (sid, 1, 1)
 
 
+async def test_progress_is_held_to_what_it_says(make_loop: MakeLoop) -> None:
+    @tool(effect="read")
+    def work(message: Any, fraction: Any, ctx: ToolContext) -> str:
+        """Work."""
+        ctx.progress(message, fraction=fraction)
+        return "done"
+
+    good = [("a", None), ("b", 0), ("c", 0.5), ("d", 1.0000001), ("e", -3)]
+    bad = [(5, None), (None, 0.5), ("x", "half"), ("x", True)]
+    asked = [("work", {"message": message, "fraction": fraction}) for message, fraction in good + bad]
+    loop = make_loop(calls(*asked), "Done.", tool_registry=[work])
+    ears = Ears(loop)
+    sid = await loop.new_session()
+    await loop.send("go", session_id=sid)
+    told = sorted((one.message, one.fraction) for one in ears.of(ToolCallProgressed))
+    assert told == [("a", None), ("b", 0.0), ("c", 0.5), ("d", 1.0), ("e", 0.0)]
+    errors = error_answers(loop.llm.requests[1])
+    assert ["progress() was told" in text for text in errors] == [True] * 4
+
+
 async def test_state_lasts_as_long_as_the_session_and_no_longer_than_its_commit(make_loop: MakeLoop) -> None:
     @tool
     def count(ctx: ToolContext) -> int:

@@ -17,6 +17,7 @@ from power_loop.contracts.tools import DEFAULT_RESULT_CHARS, DEFAULT_TIMEOUT_S, 
 from power_loop.tools.decorator import tool
 from power_loop.tools.function_tool import FunctionTool
 from power_loop.tools.prepared import prepare
+from power_loop.tools.registry import ToolRegistry
 from tests.tools.calls import CallContext, call
 
 if TYPE_CHECKING:
@@ -274,13 +275,54 @@ def test_every_problem_is_named_at_once(is_bare: bool) -> None:
     [
         (lambda value: value, "'<lambda>' holds '<', '>'"),
         (3, "cannot be called"),
-        (classmethod(len), "cannot be called"),
+        (classmethod(len), r"'len' .* class method.*tool\(YourClass.method\)"),
         (print, "signature of its handler cannot be read|'args': it gathers arguments without names"),
     ],
 )
 def test_what_is_no_tool_is_refused(handler: Any, reason: str) -> None:
     with pytest.raises(ToolDefinitionError, match=reason):
         tool(handler)
+
+
+def test_a_class_method_says_how_it_becomes_a_tool_and_its_bound_method_is_one() -> None:
+    def make(cls, count: int) -> str:
+        """Make."""
+        return "made"
+
+    with pytest.raises(ToolDefinitionError, match="bound method, as in"):
+        tool(make)
+    assert call(tool(Shelf.make), '{"count": 3}') == 3
+
+
+def test_a_static_method_is_a_tool_in_either_order() -> None:
+    class Desk:
+        @tool
+        @staticmethod
+        async def ring(times: int) -> str:
+            """Ring."""
+            return "ring" * times
+
+    assert prepare(Desk.ring).is_async
+    assert call(Desk.ring, '{"times": 2}') == "ringring"
+    assert Desk().ring is Desk.ring
+
+
+def test_a_tool_that_is_one_already_stays_what_it_is() -> None:
+    assert tool(weather) is weather
+    plain = ToolDefinition("ask", "Ask.", {"type": "object"})
+    assert tool(plain) is plain  # type: ignore[comparison-overlap, type-var]
+    with pytest.raises(ToolDefinitionError, match=r"dataclasses\.replace"):
+        tool(effect="read")(weather)
+    registry = ToolRegistry()
+    assert registry.tool(weather) is weather
+    assert registry.names == ("weather",)
+
+
+@pytest.mark.parametrize("effect", list(Effect))
+def test_a_definition_takes_the_word_of_its_effect(effect: Effect) -> None:
+    made = ToolDefinition("ask", "Ask.", {"type": "object"}, effect=effect.value)  # type: ignore[arg-type]
+    assert made.effect is effect
+    assert prepare(made).definition is made
 
 
 def test_a_generator_is_refused_because_its_result_has_no_end() -> None:

@@ -204,7 +204,7 @@ def test_the_spec_is_a_copy_with_clean_text() -> None:
         ({"name": 3}, ["'int', not text"]),
         ({"description": " \n"}, ["no description"]),
         ({"description": None}, ["no description"]),
-        ({"effect": "read"}, ["effect 'read'"]),
+        ({"effect": "reed"}, ["effect 'reed'"]),
         ({"timeout_s": 0}, ["timeout_s 0"]),
         ({"timeout_s": float("nan")}, ["timeout_s nan"]),
         ({"timeout_s": True}, ["timeout_s True"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from typing import Any, Protocol
@@ -102,7 +103,11 @@ class ToolContext(Protocol):
         ...
 
     def progress(self, message: str, *, fraction: float | None = None) -> None:
-        """Tell subscribers how far the call is; may be called from any thread. `fraction` is 0.0 to 1.0."""
+        """Tell subscribers how far the call is; may be called from any thread.
+
+        `fraction` is 0.0 to 1.0; what is outside counts as the nearer of them. Raises `input.invalid` for what is no
+        text or no number.
+        """
         ...
 
 
@@ -120,10 +125,11 @@ class ToolDefinition:
 
     `handler` gets the validated arguments as keyword arguments; None means that the application brings the result with
     `submit_tool_result`. `takes_context` names the parameter that receives the ToolContext, if any. A sync handler runs
-    in a thread. `effect` says what a second run would do (default once). `timeout_s` ends a call (default 120 seconds;
-    None: the send's own limit). `parallel` False keeps the tool from running beside other calls of its batch.
-    `requires_approval` parks every call until a person approves. `max_result_chars` is how much of a result the model
-    sees (default 30,000); the whole is stored. `probe` see ToolProbe.
+    in a thread. `effect` says what a second run would do (default once); its word, such as "read", will do.
+    `timeout_s` ends a call (default 120 seconds; None: the send's own limit). `parallel` False keeps the tool from
+    running beside other calls of its batch. `requires_approval` parks every call until a person approves.
+    `max_result_chars` is how much of a result the model sees (default 30,000); the whole is stored. `probe` see
+    ToolProbe.
     """
 
     name: str
@@ -138,3 +144,8 @@ class ToolDefinition:
     takes_context: str | None = None
     probe: ToolProbe | None = field(default=None, repr=False)
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # A word that is none is refused with everything else that is wrong, when the definition is checked.
+        with contextlib.suppress(ValueError):
+            object.__setattr__(self, "effect", Effect(self.effect))

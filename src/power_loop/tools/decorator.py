@@ -9,16 +9,21 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, overload
 
 from power_loop.contracts.states import Effect
-from power_loop.contracts.tools import DEFAULT_RESULT_CHARS, DEFAULT_TIMEOUT_S, ToolProbe
+from power_loop.contracts.tools import DEFAULT_RESULT_CHARS, DEFAULT_TIMEOUT_S, ToolDefinition, ToolProbe
 from power_loop.tools.context_hint import context_parameter
 from power_loop.tools.definition_checks import definition_error, examine
 from power_loop.tools.docstring import Docstring, read_docstring
 from power_loop.tools.function_tool import FunctionTool
 from power_loop.tools.prepared import prepare
-from power_loop.tools.signature import Signature, read_signature
+from power_loop.tools.signature import CLASS_METHOD, Signature, read_signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
+D = TypeVar("D", bound=ToolDefinition)
+
+
+@overload
+def tool(function: D, /) -> D: ...
 
 
 @overload
@@ -41,7 +46,7 @@ def tool(
 
 
 def tool(
-    function: Callable[..., Any] | None = None,
+    function: ToolDefinition | Callable[..., Any] | None = None,
     /,
     *,
     name: str | None = None,
@@ -60,10 +65,12 @@ def tool(
     hints, its defaults and what the docstring says of each parameter. A parameter annotated `ToolContext` receives the
     context. The handler gets values of the hinted types: a dataclass where one is hinted. With an `input_schema` it
     gets plain JSON values. The other options are those of `ToolDefinition`. The result is a definition that can still
-    be called like the function. Raises `tool.invalid_definition` with every problem at once.
+    be called like the function; what is a tool already is returned as it is. Raises `tool.invalid_definition` with
+    every problem at once.
     """
 
     def make(handler: Callable[..., Any]) -> FunctionTool[..., Any]:
+        handler = _plain(handler)
         documented = _docstring_of(handler)
         is_method = _is_method(handler)
         signature = _signature_of(handler, input_schema, documented=documented, is_method=is_method)
@@ -72,7 +79,7 @@ def tool(
             description=documented.prose if description is None else description,
             input_schema=signature.schema,
             handler=handler,
-            effect=_effect_of(effect),
+            effect=effect,  # type: ignore[arg-type]  # its word will do
             timeout_s=timeout_s,
             parallel=parallel,
             requires_approval=requires_approval,
@@ -85,7 +92,20 @@ def tool(
         _check(definition, signature)
         return definition
 
+    if isinstance(function, ToolDefinition):
+        return function
     return make if function is None else make(function)
+
+
+def _plain(handler: Any) -> Callable[..., Any]:
+    """Return the function of a static method; refuse what has another way to become a tool."""
+    if isinstance(handler, ToolDefinition):
+        raise definition_error(
+            handler.name, ["it is a tool already: change its options with dataclasses.replace(tool, ...)"]
+        )
+    if isinstance(handler, classmethod):
+        raise definition_error(_name_of(handler.__func__), [CLASS_METHOD])
+    return handler.__func__ if isinstance(handler, staticmethod) else handler
 
 
 def _check(definition: FunctionTool[..., Any], signature: Signature) -> None:
@@ -110,14 +130,6 @@ def _signature_of(
     if input_schema is not None:
         return Signature(input_schema, {}, context_parameter(handler, None), ())
     return read_signature(handler, documented.parameters, is_method=is_method)
-
-
-def _effect_of(effect: Effect | str) -> Any:
-    try:
-        return Effect(effect)
-    except ValueError:
-        # Refused with everything else that is wrong, when the definition is checked.
-        return effect
 
 
 def _is_method(handler: Any) -> bool:

@@ -99,7 +99,7 @@ class ToolRegistry:
         """
 
         def make(handler: Callable[..., Any]) -> FunctionTool[..., Any]:
-            made: FunctionTool[..., Any] = tool(**options)(handler)
+            made: FunctionTool[..., Any] = tool(**options)(handler) if options else tool(handler)
             self.register(made, replace=replace)
             return made
 

@@ -13,6 +13,11 @@ from power_loop.tools.context_hint import is_context_hint, names_around
 from power_loop.tools.hints import HintReader, described
 from power_loop.tools.shape import Convert, HintRefused, Shape
 
+CLASS_METHOD = (
+    "it is a class method, which has no class yet where it is decorated: leave the decorator off, and make a tool of"
+    " the bound method, as in tool(YourClass.method)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -74,6 +79,8 @@ def _read_parameter(parameter: inspect.Parameter, reader: HintReader) -> Shape:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         raise HintRefused("it gathers arguments without names: name each parameter, or give an input_schema=")
     if parameter.annotation is parameter.empty:
+        if parameter.name == "cls":
+            raise HintRefused(CLASS_METHOD)
         raise HintRefused("it has no type hint, so no model can tell what to give")
     return reader.read(parameter.annotation)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from power_loop.contracts.cancellation import CancellationToken
+from power_loop.contracts.errors import InputError
 from power_loop.contracts.events import ToolCallProgressed
 from power_loop.core.turn.turn import OpenCall, Turn
 
@@ -76,9 +78,19 @@ class CallContext:
         return self._turn.window.metadata
 
     def progress(self, message: str, *, fraction: float | None = None) -> None:
-        """Tell subscribers how far the call is; may be called from any thread."""
+        """Tell subscribers how far the call is; may be called from any thread. Raises `input.invalid`."""
+        _check_progress(message, fraction)
+        fraction = None if fraction is None else min(max(float(fraction), 0.0), 1.0)
         payload = ToolCallProgressed(self._call.call_id, self._call.name, message, fraction)
         if threading.get_ident() == self._thread:
             self._turn.announce(payload)
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._turn.announce, payload)
+
+
+def _check_progress(message: Any, fraction: Any) -> None:
+    if not isinstance(message, str):
+        raise InputError(f"progress() was told {message!r:.200}: give text")
+    is_number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool) and not math.isnan(fraction)
+    if fraction is not None and not is_number:
+        raise InputError(f"progress() was told fraction={fraction!r:.200}: give a number from 0.0 to 1.0, or None")
