@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import socket
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from power_loop.contracts.errors import LLMConnectionError, LLMTimeoutError
 from power_loop.runtime.llm import lean as lean_module
 from power_loop.runtime.llm import pools as pools_module
+from power_loop.runtime.llm import sdk as sdk_module
 from power_loop.runtime.llm.service import ProviderLLMService, create_llm_service_from_config
 from tests import model_server
 from tests.model_server import ModelServer, faults, say
@@ -66,6 +69,41 @@ async def test_services_of_one_endpoint_share_a_connection_that_is_kept_alive(wa
         assert server.connections_total == 1
         await services[2].aclose()
         await server.wait_for_open_connections(0)
+
+
+async def test_calls_that_connect_at_once_share_one_pool_and_leave_none(way: Way) -> None:
+    async with ModelServer(fine) as server:
+        services = [way.service(server) for _ in range(3)]
+        await asyncio.gather(*[ask(service) for service in services for _ in range(5)])
+        assert len(pools_module._POOLS[asyncio.get_running_loop()]) == 1
+        for service in services:
+            await service.aclose()
+        assert asyncio.get_running_loop() not in pools_module._POOLS
+        await server.wait_for_open_connections(0)
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_the_event_loop_does_not_wait_while_an_sdk_is_imported(
+    wire: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(wire)
+    loop = asyncio.get_running_loop()
+    has_run = threading.Event()
+
+    def import_slowly(name: str) -> Any:
+        # Only an event loop that goes on meanwhile can set it.
+        loop.call_soon_threadsafe(has_run.set)
+        assert has_run.wait(WAIT_S)
+        return importlib.import_module(name)
+
+    for function in ("_library", "_client_class"):
+        monkeypatch.setattr(sdk_module, function, cache(getattr(sdk_module, function).__wrapped__))
+    monkeypatch.setattr(sdk_module, "import_module", import_slowly)
+    async with ModelServer(fine) as server:
+        service = Way(wire, "sdk").service(server)
+        await ask(service)
+        await service.aclose()
+    assert has_run.is_set()
 
 
 async def test_a_service_made_for_each_request_and_dropped_finds_the_connection_open(way: Way) -> None:

@@ -82,6 +82,6 @@ class Carrier(Protocol):
 
     name: str
 
-    def connect(self, endpoint: Endpoint) -> Connections:
-        """Return connections for the running event loop; none is opened yet."""
+    async def connect(self, endpoint: Endpoint) -> Connections:
+        """Return connections for the running event loop, which is never blocked; none is opened yet."""
         ...

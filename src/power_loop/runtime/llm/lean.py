@@ -28,7 +28,7 @@ class LeanCarrier:
 
     name = "lean"
 
-    def connect(self, endpoint: Endpoint) -> Connections:
+    async def connect(self, endpoint: Endpoint) -> Connections:
         """Return connections for the running event loop."""
         return _LeanConnections(endpoint)
 

@@ -116,7 +116,13 @@ async def _pool_of(carrier: Carrier, endpoint: Endpoint) -> Pool:
     known = _POOLS.get(loop, {}).get(key)
     if known is not None:
         return known
-    pool = Pool(key, carrier.connect(endpoint))
+    connections = await carrier.connect(endpoint)
+    known = _POOLS.get(loop, {}).get(key)
+    if known is not None:
+        # Somebody else was quicker, and nothing is open yet.
+        connections.abandon()
+        return known
+    pool = Pool(key, connections)
     _POOLS.setdefault(loop, {})[key] = pool
     await pool.open()
     return pool
@@ -140,8 +146,11 @@ class Lease:
         if pool is None or pool.is_closed:
             for other in [other for other in self._pools if other.is_closed()]:
                 self._pools.pop(other).abandon()
-            pool = self._pools[loop] = await _pool_of(self._carrier, self._endpoint)
-            pool.join()
+            pool = await _pool_of(self._carrier, self._endpoint)
+            # Another call of the same owner may have waited for the same pool.
+            if self._pools.get(loop) is not pool:
+                self._pools[loop] = pool
+                pool.join()
         return pool.connections
 
     async def release(self) -> None:

@@ -31,9 +31,13 @@ class SdkCarrier:
 
     name = "sdk"
 
-    def connect(self, endpoint: Endpoint) -> Connections:
-        """Return connections for the running event loop."""
-        return _SdkConnections(endpoint)
+    async def connect(self, endpoint: Endpoint) -> Connections:
+        """Return connections for the running event loop.
+
+        The SDK's import takes half a second and each client reads the system's certificates: neither is the loop's to
+        wait for.
+        """
+        return await asyncio.to_thread(_SdkConnections, endpoint)
 
 
 class _ErrorResponse(Exception):  # noqa: N818 - a signal
