@@ -173,6 +173,9 @@ def test_both_providers_take_any_log(log: list[Message]) -> None:
     assert check_anthropic_request(body) == []
 
 
+IMAGE_BLOCK = {"type": "image", "source": {"type": "url", "url": "https://host/a.png"}}
+
+
 # A plain encoding, in which nothing is mended: what is wrong in the transcript is wrong in the request.
 
 
@@ -186,7 +189,7 @@ def openai_messages(messages: list[Message]) -> list[dict[str, Any]]:
             continue
         parts = [{"type": "text", "text": part.text} for part in message.parts if isinstance(part, TextPart)]
         if message.role is Role.USER:
-            media = [{"type": "image_url", "image_url": {"url": "data:"}}]
+            media = [{"type": "image_url", "image_url": {"url": "https://host/a.png"}}]
             encoded.append({"role": "user", "content": parts or media})
             continue
         one: dict[str, Any] = {"role": "assistant", "content": parts or None}
@@ -220,11 +223,11 @@ def anthropic_messages(messages: list[Message]) -> list[dict[str, Any]]:
             elif isinstance(part, OpaquePart):
                 blocks.append(json.loads(part.raw))
             elif message.role is Role.USER:
-                blocks.append({"type": "image", "source": {"type": "url", "url": "https://host/a.png"}})
+                blocks.append(IMAGE_BLOCK)
         found = message.tool_result
         if found is not None:
             inner = [
-                {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image", "source": {}}
+                {"type": "text", "text": part.text} if isinstance(part, TextPart) else IMAGE_BLOCK
                 for part in found.content
             ]
             blocks = [{"type": "tool_result", "tool_use_id": found.call_id, "content": inner}]
