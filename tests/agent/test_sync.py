@@ -118,21 +118,30 @@ def test_a_forgotten_handle_lets_go_of_its_thread(dsn: str) -> None:
     assert sync_threads() == 0
 
 
-def test_every_twin_takes_what_its_async_twin_takes() -> None:
+def test_every_twin_takes_and_gives_what_its_async_twin_does() -> None:
     twins = [name for name in dir(StatefulAgentLoop) if name.endswith("_sync") and not name.startswith("_")]
-    assert "send_sync" in twins
-    for name in twins:
-        if name == "close_sync":
-            continue
-        twin = getattr(StatefulAgentLoop, name.removesuffix("_sync"))
-        assert inspect.iscoroutinefunction(twin)
-        own = inspect.signature(getattr(StatefulAgentLoop, name)).parameters
-        theirs = inspect.signature(twin).parameters
-        takes_all = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in own.values())
-        assert takes_all or own.keys() == theirs.keys(), name
-        for parameter in own.values():
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-                assert parameter.name in theirs, f"{name}({parameter.name})"
+    assert len(twins) == 12
+    for name in set(twins) - {"close_sync", "run_sync"}:
+        twin, method = getattr(StatefulAgentLoop, name), getattr(StatefulAgentLoop, name.removesuffix("_sync"))
+        assert inspect.iscoroutinefunction(method)
+        assert not inspect.iscoroutinefunction(twin)
+        assert inspect.signature(twin) == inspect.signature(method)
+        assert (twin.__name__, twin.__qualname__) == (name, f"StatefulAgentLoop.{name}")
+        assert method.__name__ in (twin.__doc__ or "")
+
+
+def test_what_has_no_twin_runs_all_the_same(dsn: str) -> None:
+    with StatefulAgentLoop(llm=ScriptedLLM(["Fine."]), dsn=dsn) as loop:
+        sid = loop.new_session_sync()
+        loop.send_sync("go", session_id=sid)
+        assert loop.run_sync(loop.get_session_stats(sid)).messages == 2
+
+
+def test_a_wrong_argument_is_refused_where_it_is_given(dsn: str) -> None:
+    with StatefulAgentLoop(llm=ScriptedLLM(), dsn=dsn) as loop:
+        with pytest.raises(TypeError, match="wrong"):
+            loop.send_sync("go", session_id="s", wrong=1)  # type: ignore[call-arg]
+        assert sync_threads() == 0
 
 
 def test_a_script_may_mix_both_kinds(dsn: str, tmp_path: Path) -> None:

@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar
 
+from power_loop.agent.asked import (
+    AskedSend,
+    Cancellation,
+    check_prompt,
+    check_session_id,
+    follow,
+    is_a,
+    read_send,
+    scope_of,
+    session_state_of,
+)
 from power_loop.agent.config import LoopConfig
+from power_loop.agent.in_flight import InFlight
+from power_loop.agent.kit import make_kit
 from power_loop.agent.stream import TurnStream
-from power_loop.agent.sync import SyncRunner, refuse_to_block
+from power_loop.agent.sync import SyncRunner, refuse_to_block, twin
 from power_loop.contracts.answers import Answer, Give
-from power_loop.contracts.cancellation import CancellationToken
 from power_loop.contracts.clock import Clock, SystemClock
 from power_loop.contracts.errors import ConfigError, InputError, LoopClosedError
 from power_loop.contracts.events import SessionClosed, SessionCreated
 from power_loop.contracts.hooks import HookPoint, SessionEndContext, SessionStartContext
 from power_loop.contracts.llm import LLMService, OutputSchema
-from power_loop.contracts.messages import ContentPart, UserInput, content_of
+from power_loop.contracts.messages import ContentPart, UserInput
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import MessageRecord, Page, SessionRecord, SessionStats
 from power_loop.contracts.results import PendingCall, StatefulResult
 from power_loop.contracts.states import OPEN_CALLS, SchemaPolicy, SessionState
-from power_loop.core.background import resolve_from_any_thread
 from power_loop.core.bus import AgentEventBus, EventQueue
 from power_loop.core.context.window import Window, WindowCache
 from power_loop.core.hooks import Hooks
 from power_loop.core.turn import begin
 from power_loop.core.turn.budget import SendLimits
-from power_loop.core.turn.desk import Desk
-from power_loop.core.turn.options import SendOptions, check_options, output_schema_of
 from power_loop.core.turn.outcome import pending_call
 from power_loop.core.turn.scope import TurnScope
-from power_loop.core.turn.structured import prepare_schema
 from power_loop.core.turn.turn import TurnKit
-from power_loop.runtime.host.identity import is_owner_dead, new_owner_id
 from power_loop.runtime.store.open import open_store
 from power_loop.tools.registry import ToolRegistry, ToolsLike
 
@@ -43,10 +50,6 @@ T = TypeVar("T")
 
 #: Where sessions are kept when neither a DSN nor a store is given.
 DEFAULT_DSN = "app.db"
-# Session ids go into URLs, file names and every database's keys.
-_MAX_ID_CHARS = 64
-
-Cancellation = CancellationToken | asyncio.Event | Any
 
 
 class StatefulAgentLoop:
@@ -76,7 +79,6 @@ class StatefulAgentLoop:
         "_store",
         "_sync",
         "_tools",
-        "_waiting",
         "_windows",
         "_work",
     )
@@ -116,9 +118,7 @@ class StatefulAgentLoop:
         self._bus = event_bus
         self._clock = clock
         self._is_closed = False
-        # The turns in flight, and who waits for their end; both from whatever thread.
-        self._work: set[object] = set()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._work = InFlight()
         self._opening: asyncio.Task[None] | None = None
         self._desk_kit: tuple[SessionStore, TurnKit] | None = None
         self._windows: WindowCache | None = None
@@ -192,12 +192,10 @@ class StatefulAgentLoop:
     ) -> str:
         """Make a session and return its id. `metadata` is a JSON object. Raises `session.exists`, `input.invalid`."""
         self._check_open()
-        if session_id is not None and not _is_id(session_id):
-            raise InputError(
-                f"session_id {session_id!r} is not 1 to {_MAX_ID_CHARS} printable ASCII characters without spaces"
-            )
+        if session_id is not None:
+            check_session_id(session_id)
         made = session_id or self._now.new_id("sess")
-        _check_prompt(system_prompt)
+        check_prompt(system_prompt)
         store = await self.get_store()
         record = await store.create_session(made, system_prompt=system_prompt, metadata=metadata or {})
         self.event_bus.emit(SessionCreated(), session_id=made)
@@ -214,7 +212,7 @@ class StatefulAgentLoop:
         metadata: Mapping[str, Any] | None = None,
     ) -> SessionRecord:
         """Change the system prompt and/or replace the metadata; what is None stays. The next model call sees it."""
-        _check_prompt(system_prompt)
+        check_prompt(system_prompt)
         store = await self._ready_store()
         return await store.update_session(
             session_id, system_prompt=system_prompt, clear_system_prompt=clear_system_prompt, metadata=metadata
@@ -233,10 +231,10 @@ class StatefulAgentLoop:
         limit: int = 50,
     ) -> Page[SessionRecord]:
         """Return a page of sessions, newest first; `metadata` keeps those whose metadata has these top-level values."""
-        if metadata is not None and not _is(metadata, Mapping):
+        if metadata is not None and not is_a(metadata, Mapping):
             raise InputError(f"metadata is {metadata!r:.200}: give a dict of the values to look for")
         store = await self._ready_store()
-        return await store.list_sessions(state=_session_state(state), metadata=metadata, cursor=cursor, limit=limit)
+        return await store.list_sessions(state=session_state_of(state), metadata=metadata, cursor=cursor, limit=limit)
 
     async def close_session(self, session_id: str) -> bool:
         """Close a session to further input; it stays readable.
@@ -258,7 +256,7 @@ class StatefulAgentLoop:
     ) -> tuple[MessageRecord, ...]:
         """Return the log in order, those after `after_seq`, at most `limit`. Raises `session.not_found`."""
         for name, value in (("after_seq", after_seq), ("limit", 0 if limit is None else limit)):
-            if not _is(value, int) or value < 0:
+            if not is_a(value, int) or value < 0:
                 raise InputError(f"{name} is {value!r:.200}: give a whole number of at least 0")
         return await (await self._ready_store()).get_messages(session_id, after_seq=after_seq, limit=limit)
 
@@ -311,20 +309,24 @@ class StatefulAgentLoop:
         `input.invalid`, an `LLMError` when the model cannot be reached (`resume()` tries again), a `StoreError` when
         the database cannot.
         """
-        parts, options, registry = self._read_send(
+        self._check_open()
+        asked = read_send(
             content,
+            registry=self.tools,
             tools=tools,
             system_prompt=system_prompt,
             output_schema=output_schema,
+            heals=heal_pending,
+            request_id=request_id,
             limits=limits,
             tool_choice=tool_choice,
             max_output_tokens=max_output_tokens,
             temperature=temperature,
             reasoning_effort=reasoning_effort,
         )
-        scope = _scope(cancellation)
+        scope = scope_of(cancellation)
         with self._at_work():
-            work = self._send(parts, session_id, options, registry, request_id, heal_pending, scope, None)
+            work = self._send(session_id, asked, scope)
             return await begin.join(work, scope)
 
     def stream(
@@ -349,11 +351,15 @@ class StatefulAgentLoop:
 
         Takes what `send` takes. Leaving the block early cancels the turn.
         """
-        parts, options, registry = self._read_send(
+        self._check_open()
+        asked = read_send(
             content,
+            registry=self.tools,
             tools=tools,
             system_prompt=system_prompt,
             output_schema=output_schema,
+            heals=heal_pending,
+            request_id=request_id,
             limits=limits,
             tool_choice=tool_choice,
             max_output_tokens=max_output_tokens,
@@ -364,11 +370,9 @@ class StatefulAgentLoop:
 
         async def start(listener: EventQueue) -> StatefulResult:
             with self._at_work():
-                _follow(scope, cancellation)
+                follow(scope, cancellation)
                 try:
-                    return await self._send(
-                        parts, session_id, options, registry, request_id, heal_pending, scope, listener
-                    )
+                    return await self._send(session_id, asked, scope, listener)
                 finally:
                     scope.close()
 
@@ -392,7 +396,7 @@ class StatefulAgentLoop:
         self._check_open()
         if answers is not None and not isinstance(answers, Mapping):
             raise InputError(f"answers is {answers!r:.200}: give a dict of answers by call id")
-        scope = _scope(cancellation)
+        scope = scope_of(cancellation)
         registry = self.tools if tools is None else ToolRegistry.of(tools)
         with self._at_work():
             return await begin.join(self._resume(session_id, dict(answers or {}), registry, scope), scope)
@@ -407,7 +411,7 @@ class StatefulAgentLoop:
         cancellation: Cancellation | None = None,
     ) -> StatefulResult:
         """Bring the result of a waiting call and go on with the turn. The result is whatever a handler may return."""
-        if not _is(call_id, str):
+        if not is_a(call_id, str):
             raise InputError(f"call_id is {call_id!r:.200}: get_pending() tells the ids of the calls that wait")
         return await self.resume(session_id, answers={call_id: Give(result, is_error)}, cancellation=cancellation)
 
@@ -436,15 +440,14 @@ class StatefulAgentLoop:
         The turn comes to rest within moments with status `cancelled`, and its caller gets that result.
         """
         store = await self._ready_store()
-        return _is(session_id, str) and self._kit(store).desk.cancel(session_id, reason)
+        return is_a(session_id, str) and self._kit(store).desk.cancel(session_id, reason)
 
     # ---- the end ----
 
     async def aclose(self) -> None:
         """Take no more work, wait for the sends in flight, then let the database go. May be called again."""
         self._is_closed = True
-        while self._work:
-            await self._until_idle()
+        await self._work.ended()
         opening = self._opening
         if opening is not None and opening.get_loop() is asyncio.get_running_loop():
             await asyncio.wait((opening,))
@@ -465,52 +468,30 @@ class StatefulAgentLoop:
 
     # ---- for scripts without an event loop ----
 
-    def new_session_sync(self, **options: Any) -> str:
-        """Do what `new_session` does."""
-        return self._run_sync(self.new_session(**options))
-
-    def send_sync(self, content: UserInput, *, session_id: str, **options: Any) -> StatefulResult:
-        """Do what `send` does."""
-        return self._run_sync(self.send(content, session_id=session_id, **options))
-
-    def resume_sync(self, session_id: str, **options: Any) -> StatefulResult:
-        """Do what `resume` does."""
-        return self._run_sync(self.resume(session_id, **options))
-
-    def submit_tool_result_sync(self, session_id: str, call_id: str, result: Any, **options: Any) -> StatefulResult:
-        """Do what `submit_tool_result` does."""
-        return self._run_sync(self.submit_tool_result(session_id, call_id, result, **options))
-
-    def get_pending_sync(self, session_id: str) -> tuple[PendingCall, ...]:
-        """Do what `get_pending` does."""
-        return self._run_sync(self.get_pending(session_id))
-
-    def heal_pending_sync(self, session_id: str) -> StatefulResult:
-        """Do what `heal_pending` does."""
-        return self._run_sync(self.heal_pending(session_id))
-
-    def abort_pending_sync(self, session_id: str, *, reason: str = "aborted") -> StatefulResult:
-        """Do what `abort_pending` does."""
-        return self._run_sync(self.abort_pending(session_id, reason=reason))
-
-    def get_messages_sync(self, session_id: str, **options: Any) -> tuple[MessageRecord, ...]:
-        """Do what `get_messages` does."""
-        return self._run_sync(self.get_messages(session_id, **options))
-
-    def list_sessions_sync(self, **options: Any) -> Page[SessionRecord]:
-        """Do what `list_sessions` does."""
-        return self._run_sync(self.list_sessions(**options))
-
-    def close_session_sync(self, session_id: str) -> bool:
-        """Do what `close_session` does."""
-        return self._run_sync(self.close_session(session_id))
+    new_session_sync = twin(new_session)
+    send_sync = twin(send)
+    resume_sync = twin(resume)
+    submit_tool_result_sync = twin(submit_tool_result)
+    get_pending_sync = twin(get_pending)
+    heal_pending_sync = twin(heal_pending)
+    abort_pending_sync = twin(abort_pending)
+    get_messages_sync = twin(get_messages)
+    list_sessions_sync = twin(list_sessions)
+    close_session_sync = twin(close_session)
 
     def close_sync(self) -> None:
         """Do what `aclose` does, and end the thread of the sync methods."""
-        self._run_sync(self.aclose())
+        self.run_sync(self.aclose())
         runner, self._sync = self._sync, None
         if runner is not None:
             runner.close()
+
+    def run_sync(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what an awaitable of this handle returns, as in `loop.run_sync(loop.get_session_stats(sid))`."""
+        refuse_to_block(work)
+        if self._sync is None:
+            self._sync = SyncRunner()
+        return self._sync.run(work)
 
     def __enter__(self) -> StatefulAgentLoop:
         self._check_open()
@@ -548,76 +529,14 @@ class StatefulAgentLoop:
         self._check_open()
         return self._store or await self.get_store()
 
-    def _run_sync(self, work: Coroutine[Any, Any, T]) -> T:
-        refuse_to_block(work)
-        if self._sync is None:
-            self._sync = SyncRunner()
-        return self._sync.run(work)
-
     def _announcer(self, session_id: str) -> Any:
         return lambda payload: self.event_bus.emit(payload, session_id=session_id)
-
-    def _read_send(
-        self,
-        content: UserInput,
-        *,
-        tools: ToolsLike | Sequence[str],
-        system_prompt: str | None,
-        output_schema: OutputSchema | Mapping[str, Any] | None,
-        limits: SendLimits | None,
-        tool_choice: str | None,
-        max_output_tokens: int | None,
-        temperature: float | None,
-        reasoning_effort: str | None,
-    ) -> tuple[tuple[ContentPart, ...], SendOptions, ToolRegistry]:
-        """Check what a send was asked, before anything is stored."""
-        self._check_open()
-        parts = content_of(content)
-        schema = output_schema_of(output_schema)
-        if schema is not None:
-            prepare_schema(schema)
-        registry, names = self._offered(tools)
-        options = check_options(
-            SendOptions(
-                names, system_prompt, schema, limits, max_output_tokens, temperature, reasoning_effort, tool_choice
-            )
-        )
-        if tool_choice not in (None, "auto", "none", "required") and tool_choice not in registry:
-            raise ConfigError(
-                f"tool_choice is {tool_choice!r}: give 'auto', 'none', 'required' or the name of an offered tool"
-            )
-        return parts, options, registry
-
-    def _offered(self, tools: ToolsLike | Sequence[str]) -> tuple[ToolRegistry, tuple[str, ...] | None]:
-        """Return the registry of a send and, where it is not the loop's whole one, the names that a resume offers."""
-        if tools is None:
-            return self.tools, None
-        if isinstance(tools, (list, tuple)) and all(isinstance(one, str) for one in tools):
-            part = self.tools.subset(tools)
-            return part, part.names
-        registry = ToolRegistry.of(tools)  # type: ignore[arg-type]
-        return registry, registry.names
 
     def _kit(self, store: SessionStore) -> TurnKit:
         known = self._desk_kit
         if known is not None and known[0] is store:
             return known[1]
-        config = self.config
-        kit = TurnKit(
-            store=store,
-            llm=self._llm,
-            hooks=self.hooks,
-            bus=self.event_bus,
-            clock=self._now,
-            desk=Desk.of(store, new_owner_id),
-            retry=config.retry,
-            defaults=config.send_defaults,
-            limits=config.limits,
-            lease_ttl_s=config.lease_ttl_s,
-            max_parallel_tools=config.max_parallel_tools,
-            max_output_repairs=config.max_output_repairs,
-            is_owner_dead=is_owner_dead,
-        )
+        kit = make_kit(self.config, store=store, llm=self._llm, hooks=self.hooks, bus=self.event_bus, clock=self._now)
         self._desk_kit = (store, kit)
         return kit
 
@@ -625,23 +544,17 @@ class StatefulAgentLoop:
         self, session_id: str, tools: ToolRegistry, scope: TurnScope, listener: EventQueue | None = None
     ) -> begin.TurnSeat:
         store = self._store or await self.get_store()
-        if not _is(session_id, str):
+        if not is_a(session_id, str):
             await store.get_session(session_id)  # no session has such an id, and the store says so
         return begin.TurnSeat(self._kit(store), self._window_cache, session_id, tools, scope, listener)
 
     async def _send(
-        self,
-        parts: tuple[ContentPart, ...],
-        session_id: str,
-        options: SendOptions,
-        tools: ToolRegistry,
-        request_id: str | None,
-        heals: bool,
-        scope: TurnScope,
-        listener: EventQueue | None,
+        self, session_id: str, asked: AskedSend, scope: TurnScope, listener: EventQueue | None = None
     ) -> StatefulResult:
-        seat = await self._seat(session_id, tools, scope, listener)
-        return await begin.send(seat, parts, options=options, request_id=request_id, heals=heals)
+        seat = await self._seat(session_id, asked.tools, scope, listener)
+        return await begin.send(
+            seat, asked.parts, options=asked.options, request_id=asked.request_id, heals=asked.heals
+        )
 
     async def _resume(
         self, session_id: str, answers: Mapping[str, Answer], tools: ToolRegistry, scope: TurnScope
@@ -658,80 +571,11 @@ class StatefulAgentLoop:
         with self._at_work():
             return await begin.join(settle(), scope)
 
-    @contextlib.contextmanager
-    def _at_work(self) -> Iterator[None]:
+    def _at_work(self) -> AbstractContextManager[None]:
         """Count a turn as in flight, so that aclose() waits for it."""
         self._check_open()
-        turn = object()
-        self._work.add(turn)
-        try:
-            yield
-        finally:
-            self._work.discard(turn)
-            if not self._work:
-                for one in tuple(self._waiting):
-                    resolve_from_any_thread(one)
-
-    async def _until_idle(self) -> None:
-        idle = asyncio.get_running_loop().create_future()
-        self._waiting.add(idle)
-        try:
-            # The last turn may have ended, in another thread, before anybody waited.
-            if self._work:
-                await idle
-        finally:
-            self._waiting.discard(idle)
+        return self._work.turn()
 
 
 def _closed() -> LoopClosedError:
     return LoopClosedError("this loop was closed with aclose(): make another StatefulAgentLoop on the same DSN")
-
-
-def _is_id(session_id: object) -> bool:
-    return (
-        isinstance(session_id, str)
-        and 0 < len(session_id) <= _MAX_ID_CHARS
-        and session_id.isascii()
-        and session_id.isprintable()
-        and " " not in session_id
-    )
-
-
-def _is(value: object, kind: type) -> bool:
-    """Tell whether a caller without a type checker gave what the hints ask for."""
-    return isinstance(value, kind)
-
-
-def _check_prompt(system_prompt: Any) -> None:
-    if system_prompt is not None and not isinstance(system_prompt, str):
-        raise InputError(f"system_prompt is {system_prompt!r:.200}: give text")
-
-
-def _session_state(state: SessionState | str | None) -> SessionState | None:
-    if state is None:
-        return None
-    try:
-        return SessionState(state)
-    except ValueError as error:
-        known = " or ".join(repr(one.value) for one in SessionState)
-        raise InputError(f"state is {state!r}: sessions are {known}") from error
-
-
-def _scope(cancellation: Cancellation | None) -> TurnScope:
-    scope = TurnScope()
-    _follow(scope, cancellation)
-    return scope
-
-
-def _follow(scope: TurnScope, cancellation: Cancellation | None) -> None:
-    if cancellation is None:
-        return
-    if isinstance(cancellation, CancellationToken):
-        scope.follow(cancellation)
-    elif hasattr(cancellation, "is_set"):
-        scope.follow(CancellationToken.from_event(cancellation))
-    else:
-        raise InputError(
-            f"cancellation is a {type(cancellation).__name__}:"
-            " give a CancellationToken, an asyncio.Event or a threading.Event"
-        )

@@ -5,12 +5,38 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from power_loop.contracts.errors import InputError
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class RunsSync(Protocol):
+    """Is a handle whose methods have blocking twins."""
+
+    def run_sync(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns."""
+        ...
+
+
+H = TypeVar("H", bound=RunsSync)
+
+
+def twin(method: Callable[Concatenate[H, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[H, P], T]:
+    """Return the blocking twin of an async method: the same parameters, the same result, the same errors."""
+
+    @wraps(method)
+    def run(handle: H, /, *args: P.args, **options: P.kwargs) -> T:
+        return handle.run_sync(method(handle, *args, **options))
+
+    run.__name__ = f"{method.__name__}_sync"
+    run.__qualname__ = f"{method.__qualname__}_sync"
+    run.__doc__ = f"Do what `{method.__name__}` does, and return when it is done."
+    return run
 
 
 def refuse_to_block(work: Coroutine[Any, Any, Any]) -> None:

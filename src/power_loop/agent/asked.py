@@ -1,0 +1,140 @@
+"""Reads what a caller asks of a handle, before anything is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from power_loop.contracts.cancellation import CancellationToken
+from power_loop.contracts.errors import ConfigError, InputError
+from power_loop.contracts.frozen import frozen
+from power_loop.contracts.llm import OutputSchema
+from power_loop.contracts.messages import ContentPart, UserInput, content_of
+from power_loop.contracts.states import SessionState
+from power_loop.core.turn.budget import SendLimits
+from power_loop.core.turn.options import SendOptions, check_options, output_schema_of
+from power_loop.core.turn.scope import TurnScope
+from power_loop.core.turn.structured import prepare_schema
+from power_loop.tools.registry import ToolRegistry, ToolsLike
+
+# Session ids go into URLs, file names and every database's keys.
+_MAX_ID_CHARS = 64
+
+Cancellation = CancellationToken | asyncio.Event | Any
+
+
+@frozen
+class AskedSend:
+    """Is a send that may be made: its content, what differs from the configuration, and the tools that it offers.
+
+    `heals` aborts the open calls of an earlier turn first.
+    """
+
+    parts: tuple[ContentPart, ...]
+    options: SendOptions
+    tools: ToolRegistry
+    request_id: str | None
+    heals: bool
+
+
+def read_send(
+    content: UserInput,
+    *,
+    registry: ToolRegistry,
+    tools: ToolsLike | Sequence[str],
+    system_prompt: str | None,
+    output_schema: OutputSchema | Mapping[str, Any] | None,
+    heals: bool,
+    request_id: str | None,
+    limits: SendLimits | None,
+    tool_choice: str | None,
+    max_output_tokens: int | None,
+    temperature: float | None,
+    reasoning_effort: str | None,
+) -> AskedSend:
+    """Return what a send was asked; `registry` is the loop's. Raises `input.invalid`, `config.invalid`,
+    `tool.invalid_definition`."""
+    parts = content_of(content)
+    schema = output_schema_of(output_schema)
+    if schema is not None:
+        prepare_schema(schema)
+    offered, names = _offered(registry, tools)
+    options = check_options(
+        SendOptions(names, system_prompt, schema, limits, max_output_tokens, temperature, reasoning_effort, tool_choice)
+    )
+    if tool_choice not in (None, "auto", "none", "required") and tool_choice not in offered:
+        raise ConfigError(
+            f"tool_choice is {tool_choice!r}: give 'auto', 'none', 'required' or the name of an offered tool"
+        )
+    return AskedSend(parts, options, offered, request_id, heals)
+
+
+def _offered(registry: ToolRegistry, tools: ToolsLike | Sequence[str]) -> tuple[ToolRegistry, tuple[str, ...] | None]:
+    """Return the registry of a send and, where it is not the loop's whole one, the names that a resume offers."""
+    if tools is None:
+        return registry, None
+    if isinstance(tools, (list, tuple)) and all(isinstance(one, str) for one in tools):
+        part = registry.subset(tools)
+        return part, part.names
+    others = ToolRegistry.of(tools)  # type: ignore[arg-type]
+    return others, others.names
+
+
+def is_a(value: object, kind: type) -> bool:
+    """Tell whether a caller without a type checker gave what the hints ask for."""
+    return isinstance(value, kind)
+
+
+def check_session_id(session_id: object) -> None:
+    """Raise `input.invalid` for what cannot be the id of a new session."""
+    is_id = (
+        isinstance(session_id, str)
+        and 0 < len(session_id) <= _MAX_ID_CHARS
+        and session_id.isascii()
+        and session_id.isprintable()
+        and " " not in session_id
+    )
+    if not is_id:
+        raise InputError(
+            f"session_id {session_id!r:.200} is not 1 to {_MAX_ID_CHARS} printable ASCII characters without spaces"
+        )
+
+
+def check_prompt(system_prompt: Any) -> None:
+    """Raise `input.invalid` for a system prompt that is no text."""
+    if system_prompt is not None and not isinstance(system_prompt, str):
+        raise InputError(f"system_prompt is {system_prompt!r:.200}: give text")
+
+
+def session_state_of(state: SessionState | str | None) -> SessionState | None:
+    """Return the state that a word means. Raises `input.invalid`."""
+    if state is None:
+        return None
+    try:
+        return SessionState(state)
+    except ValueError as error:
+        known = " or ".join(repr(one.value) for one in SessionState)
+        raise InputError(f"state is {state!r}: sessions are {known}") from error
+
+
+def scope_of(cancellation: Cancellation | None) -> TurnScope:
+    """Return a scope that ends with `cancellation`. Raises `input.invalid`."""
+    scope = TurnScope()
+    follow(scope, cancellation)
+    return scope
+
+
+def follow(scope: TurnScope, cancellation: Cancellation | None) -> None:
+    """Let a scope end with `cancellation`. Raises `input.invalid`."""
+    if cancellation is None:
+        return
+    if isinstance(cancellation, CancellationToken):
+        scope.follow(cancellation)
+    elif hasattr(cancellation, "is_set"):
+        scope.follow(CancellationToken.from_event(cancellation))
+    else:
+        raise InputError(
+            f"cancellation is a {type(cancellation).__name__}:"
+            " give a CancellationToken, an asyncio.Event or a threading.Event"
+        )
