@@ -8,12 +8,18 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from power_loop.contracts.errors import InvalidDsnError, NotADatabaseError, StoreCorruptError, StoreFullError
+from power_loop.contracts.errors import (
+    InvalidDsnError,
+    NotADatabaseError,
+    StoreCorruptError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from power_loop.runtime.store.open import open_store
 from tests.conformance.parts import one_send, waiting_call
 from tests.runtime.store.processes import last_words, start
@@ -54,6 +60,76 @@ async def test_a_folder_and_a_file_that_cannot_be_written_are_read_only(public_f
         "reads": True,
     }
     assert sorted(os.listdir(public_folder)) == ["empty.db", "secret.db", "there.db"]
+
+
+async def test_a_file_that_is_made_writable_again_takes_writes_through_the_handle_that_was_refused(
+    public_folder: Path,
+) -> None:
+    os.chmod(public_folder, 0o777)
+    assert await asyncio.to_thread(last_words, start("writable_again", public_folder)) == {
+        "refused": ["store.read_only", "store.read_only"],
+        "written": [None, None],
+        "sessions": ["sess_1", "sess_4", "sess_5"],
+    }
+
+
+def delete(path: Path) -> None:
+    for name in ("app.db", "app.db-wal", "app.db-shm"):
+        (path.parent / name).unlink(missing_ok=True)
+
+
+def delete_the_file_alone(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    """Put an older copy in its place, as a restored backup is."""
+    os.replace(path.parent / "copy.db", path)
+
+
+@pytest.mark.parametrize(
+    ("strike", "says"),
+    [(delete, "was deleted"), (delete_the_file_alone, "was deleted"), (replace, "was replaced by another file")],
+)
+async def test_nothing_is_acknowledged_into_a_file_that_is_not_there_any_more(
+    tmp_path: Path, strike: Callable[[Path], None], says: str
+) -> None:
+    path = tmp_path / "app.db"
+    await there(path)
+    shutil.copy(path, tmp_path / "copy.db")
+    store = await open_store(path)
+    await one_send(store, "sess_1", text="before")
+    aside = tmp_path / "aside.db"
+    os.link(path, aside)
+    strike(path)
+    left = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path) if "-" not in name}
+    with pytest.raises(StoreUnavailableError, match=says):
+        await one_send(store, "sess_1", text="into nowhere")
+    with pytest.raises(StoreUnavailableError, match=says):
+        await store.get_messages("sess_1")
+    assert {name: (tmp_path / name).read_bytes() for name in left} == left
+    # Put back, it goes on.
+    os.replace(aside, path)
+    if strike is not delete:
+        await one_send(store, "sess_1", text="again")
+        assert len(await store.get_messages("sess_1")) == 4
+    await store.aclose()
+
+
+async def test_a_file_that_is_replaced_while_a_transaction_runs_acknowledges_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    store = await open_store(path)
+    await store.create_session("sess_1", system_prompt=None, metadata={})
+
+    def strike(point: str, move: str) -> None:
+        if point == "commit.before":
+            delete(path)
+
+    store.on_point = strike
+    with pytest.raises(StoreUnavailableError, match="was deleted"):
+        await store.create_session("sess_2", system_prompt=None, metadata={})
+    assert os.listdir(tmp_path) == []
+    await store.aclose()
 
 
 def test_a_file_that_may_not_grow_fails_what_does_not_fit_and_goes_on_when_it_may(tmp_path: Path) -> None:

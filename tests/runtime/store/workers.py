@@ -153,6 +153,34 @@ async def read_only(folder: str) -> None:
     say(fresh=fresh, empty=empty, secret=secret, written=written, reads=session == still)
 
 
+async def writable_again(folder: str) -> None:
+    """As a user whom permissions bind, meet a file that may not be written for a while."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    path = f"{folder}/app.db"
+    first = await open_store(path)
+    await first.create_session("sess_1", system_prompt=None, metadata={})
+    await first.aclose()
+    os.chmod(path, 0o444)
+    store = await open_store(path)
+
+    async def write(*names: str) -> list[str | None]:
+        return [
+            await code_of(lambda name=name: store.create_session(name, system_prompt=None, metadata={}))
+            for name in names
+        ]
+
+    refused = await write("sess_2", "sess_3")
+    await store.get_session("sess_1")
+    os.chmod(path, 0o644)
+    written = await write("sess_4", "sess_5")
+    sessions = sorted(session.id for session in (await store.list_sessions()).items)
+    await store.aclose()
+    say(refused=refused, written=written, sessions=sessions)
+
+
 async def file_limit(dsn: str) -> None:
     """Meet the end of what the system lets a file grow to, then be given more."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

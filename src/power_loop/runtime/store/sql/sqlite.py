@@ -99,8 +99,7 @@ class SqliteDatabase:
     @property
     def is_stale(self) -> bool:
         """True if another file, or none, stands where this database was opened."""
-        threads = self._threads
-        return threads is not None and threads.identity is not None and threads.identity != self._file.identity()
+        return self._file.is_replaced
 
     def _running(self) -> SqliteThreads:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -55,7 +56,13 @@ _FAILURES = (
     _BUSY,
     Failure(6, "table is locked", StoreUnavailableError, "another connection holds a lock; try again"),
     Failure(15, "locking protocol", StoreUnavailableError, "too many processes open it at once; try again"),
-    Failure(8, "readonly database", StoreReadOnlyError, "make the file and its directory writable for this user"),
+    Failure(
+        8,
+        "readonly database",
+        StoreReadOnlyError,
+        "make the file and its directory writable for this user",
+        is_fatal=True,
+    ),
     Failure(13, "disk is full", StoreFullError, "free space on its disk; what was acknowledged is safe", is_fatal=True),
     Failure(10, "disk I/O error", StoreUnavailableError, "the disk failed; look at the system's log", is_fatal=True),
     Failure(11, "malformed", StoreCorruptError, "restore a backup; PRAGMA integrity_check tells more", is_fatal=True),
@@ -104,6 +111,7 @@ class SqliteFile:
         self.path = path
         self.synchronous = synchronous
         self.busy_timeout_s = busy_timeout_s
+        self._identity: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -114,10 +122,34 @@ class SqliteFile:
         """Tell whether there is a file; a database in memory is always a new one."""
         return self.path is not None and os.path.exists(self.path)
 
-    def identity(self) -> tuple[int, int] | None:
-        """Return what tells this file from another one that comes to its place; None if there is none."""
-        if self.path is None:
-            return None
+    @property
+    def is_replaced(self) -> bool:
+        """True if another file, or none, stands where the first connection found this one."""
+        return self._identity is not None and self._identity != self._there()
+
+    def check_place(self) -> None:
+        """Raise `store.unavailable` if the file was replaced: a deleted file still takes writes, and nobody would ever
+        find them, or another file would be given a write-ahead log that is not its own."""
+        if self.is_replaced:
+            what = "was replaced by another file" if self.exists() else "was deleted"
+            raise StoreUnavailableError(
+                f"database file {self.path!r} {what} while it was open: put it back, or let go of this handle and open"
+                " the store again"
+            )
+
+    def level_modes(self) -> None:
+        """Let the write-ahead log be written where the file may be: SQLite makes it with the file's mode of then, and
+        never changes that."""
+        path = self.path
+        with contextlib.suppress(OSError):
+            if path is not None and os.access(path, os.W_OK):
+                mode = stat.S_IMODE(os.stat(path).st_mode)
+                for log in (f"{path}-wal", f"{path}-shm"):
+                    if os.path.exists(log) and not os.access(log, os.W_OK):
+                        os.chmod(log, mode)
+
+    def _there(self) -> tuple[int, int] | None:
+        assert self.path is not None
         try:
             status = os.stat(self.path)
         except OSError:
@@ -127,6 +159,7 @@ class SqliteFile:
     def connect(self, *, create: bool, read_only: bool = False) -> sqlite3.Connection:
         """Return a connection that has looked at the file. Raises coded errors; what it refuses stays untouched."""
         if self.path is not None:
+            self.check_place()
             self._look(create=create)
         try:
             connection = self._connect(create=create)
@@ -140,6 +173,8 @@ class SqliteFile:
         except sqlite3.Error as error:
             connection.close()
             raise self._why(error) from error
+        if self.path is not None and self._identity is None:
+            self._identity = self._there()
         return connection
 
     def begin(self, cursor: sqlite3.Cursor) -> None:

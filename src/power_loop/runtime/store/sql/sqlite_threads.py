@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from types import CoroutineType
 from typing import Any
 
-from power_loop.contracts.errors import StoreError, StoreFullError, TransactionError
+from power_loop.contracts.errors import StoreError, StoreFullError, StoreReadOnlyError, TransactionError
 from power_loop.runtime.store.sql.database import Params, Row
 from power_loop.runtime.store.sql.sqlite_connection import SqliteFile, coded, failure_of
 
@@ -82,7 +82,6 @@ class SqliteThreads:
         self.reads: SimpleQueue[Job | None] = SimpleQueue()
         self.is_over = False
         self._is_deserted = False
-        self.identity: tuple[int, int] | None = None
         self._file = file
         self._point = point
         self._connection: sqlite3.Connection | None = None
@@ -196,7 +195,7 @@ class SqliteThreads:
                 act()
         return self.jobs.get()
 
-    def _commit(self, batch: list[Job]) -> None:
+    def _commit(self, batch: list[Job], *, is_second_try: bool = False) -> None:
         """Run transactions and commit them together; each has its outcome afterwards."""
         try:
             self._transact(self._ready_cursor(), batch)
@@ -204,6 +203,11 @@ class SqliteThreads:
             # BEGIN or COMMIT failed, or the disk under a statement: nothing of the batch is in the database.
             self._recover(error)
             failure = failure_of(error)
+            if failure is not None and failure.kind is StoreReadOnlyError and not is_second_try:
+                # A connection stays as it was opened, so that only another one tells how the file is.
+                self._file.level_modes()
+                self._commit(batch, is_second_try=True)
+                return
             if len(batch) > 1 and failure is not None and failure.kind is StoreFullError:
                 # One that is too large for the disk takes no others with it.
                 for job in batch:
@@ -229,6 +233,9 @@ class SqliteThreads:
             if not cursor.connection.in_transaction:
                 # SQLite rolls the whole transaction back when it cannot go on; what stood before is gone as well.
                 raise _cause_of(job)
+            if isinstance(job.error, StoreReadOnlyError):
+                # So it is for all of them.
+                raise _cause_of(job)
             if is_shared:
                 if job.error is not None:
                     cursor.execute("ROLLBACK TO job")
@@ -238,8 +245,11 @@ class SqliteThreads:
             return
         self._point("commit.before", batch)
         self._file.commit(cursor)
+        # What went into a file that nobody will find again is not acknowledged.
+        self._file.check_place()
 
     def _ready_cursor(self) -> sqlite3.Cursor:
+        self._file.check_place()
         if self._cursor is None:
             self._connect(create=False)
         cursor = self._cursor
@@ -253,7 +263,6 @@ class SqliteThreads:
         connection = self._file.connect(create=create)
         self._connection, self._cursor = connection, connection.cursor()
         self._has_log = False
-        self.identity = self._file.identity()
 
     def _recover(self, error: Exception) -> None:
         """Bring the connection back to where it can begin a transaction, or let go of it."""
@@ -305,6 +314,8 @@ class SqliteThreads:
         try:
             if connection is None:
                 connection = self._file.connect(create=False, read_only=True)
+            else:
+                self._file.check_place()
             cursor = connection.cursor()
             cursor.execute("BEGIN")
             _run(job, SqliteTransaction(cursor, self._file.name))
