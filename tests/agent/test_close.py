@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from power_loop import LoopClosedError, SendStatus, StatefulAgentLoop, tool
+from power_loop import AgentEvent, AgentEventBus, LoopClosedError, SendStatus, StatefulAgentLoop, tool
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop
@@ -183,3 +183,52 @@ async def test_cancelling_a_close_does_not_undo_it(make_loop: MakeLoop) -> None:
     gate.open()
     assert (await within_limit(turn)).final_text == "Done."
     await within_limit(loop.aclose())
+
+
+# ---- the bus ----
+
+
+def test_at_the_end_of_a_script_background_subscribers_have_seen_the_last_event(dsn: str) -> None:
+    late, blocking = list[str](), list[str]()
+
+    async def note(event: AgentEvent) -> None:
+        await asyncio.sleep(0)
+        late.append(event.type)
+
+    async def main() -> None:
+        async with StatefulAgentLoop(llm=ScriptedLLM(["Hello."]), dsn=dsn) as loop:
+            loop.event_bus.subscribe(note, background=True)
+            loop.event_bus.subscribe(lambda event: blocking.append(event.type), background=True)
+            await loop.send("Hello?", session_id=await loop.new_session())
+
+    asyncio.run(main())
+    assert late == blocking
+    assert (late[0], late[-1]) == ("session.created", "send.finished")
+
+
+async def test_closing_a_loop_ends_a_subscriber_that_hangs(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AgentEventBus.aclose, "__kwdefaults__", {"timeout_s": 0.01})
+    loop, ends = make_loop("Hello."), list[str]()
+
+    async def hang(event: AgentEvent) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.append(event.type)
+
+    loop.event_bus.subscribe(hang, background=True)
+    await loop.new_session()
+    await within_limit(loop.aclose())
+    assert ends == ["session.created"]
+
+
+async def test_a_bus_that_was_given_to_a_loop_outlives_it(dsn: str) -> None:
+    bus, seen = AgentEventBus(), list[str]()
+    bus.subscribe(lambda event: seen.append(event.session_id))
+    for name in ("sess_1", "sess_2"):
+        async with StatefulAgentLoop(llm=ScriptedLLM(), dsn=dsn, event_bus=bus) as loop:
+            await loop.new_session(session_id=name)
+    assert seen == ["sess_1", "sess_2"]
+    assert bus.is_listening

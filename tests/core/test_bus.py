@@ -593,6 +593,39 @@ async def test_aclose_lets_a_subscriber_go_that_never_ends(caplog: pytest.LogCap
     assert not bus.is_listening
 
 
+async def test_aclose_cancels_an_async_subscriber_that_never_ends(caplog: pytest.LogCaptureFixture) -> None:
+    bus, ends = AgentEventBus(), list[str]()
+
+    async def hang(event: AgentEvent) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.extend(texts_of([event]))
+
+    bus.subscribe(hang, background=True)
+    emit(bus, "a", "b")
+    await asyncio.wait_for(bus.aclose(timeout_s=0.01), LIMIT_S)
+    assert ends == ["a"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert "still busy" in caplog.text
+
+
+async def test_unsubscribing_lets_the_call_that_runs_come_to_its_end() -> None:
+    bus, gate, seen = AgentEventBus(), asyncio.Event(), list[str]()
+
+    async def slow(event: AgentEvent) -> None:
+        await gate.wait()
+        seen.extend(texts_of([event]))
+
+    subscription = bus.subscribe(slow, background=True)
+    emit(bus, "a", "b")
+    await asyncio.sleep(0)
+    subscription.unsubscribe()
+    gate.set()
+    await asyncio.wait_for(subscription.wait_until_idle(), LIMIT_S)
+    assert seen == ["a"]
+
+
 def assert_true(value: bool) -> None:
     assert value
 

@@ -73,6 +73,7 @@ class StatefulAgentLoop:
         "_is_closed",
         "_llm",
         "_opening",
+        "_owns_bus",
         "_owns_store",
         "_prefix",
         "_schema",
@@ -116,6 +117,7 @@ class StatefulAgentLoop:
         self._tools = tool_registry
         self._hooks = hooks
         self._bus = event_bus
+        self._owns_bus = event_bus is None
         self._clock = clock
         self._is_closed = False
         self._work = InFlight()
@@ -445,7 +447,11 @@ class StatefulAgentLoop:
     # ---- the end ----
 
     async def aclose(self) -> None:
-        """Take no more work, wait for the sends in flight, then let the database go. May be called again."""
+        """Take no more work, wait for the sends in flight, then let the database go. May be called again.
+
+        The loop's own bus is closed with it: background subscribers get the last events first. A bus that was given
+        stays the caller's to close.
+        """
         self._is_closed = True
         await self._work.ended()
         opening = self._opening
@@ -454,8 +460,12 @@ class StatefulAgentLoop:
         store, self._store = self._store, None if self._owns_store else self._store
         self._desk_kit = None
         self._windows = None
-        if store is not None and self._owns_store:
-            await store.aclose()
+        try:
+            if self._bus is not None and self._owns_bus:
+                await self._bus.aclose()
+        finally:
+            if store is not None and self._owns_store:
+                await store.aclose()
 
     async def __aenter__(self) -> StatefulAgentLoop:
         self._check_open()

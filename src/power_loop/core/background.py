@@ -54,6 +54,10 @@ class BackgroundServer:
             self._is_stopped = True
             self._events.clear()
 
+    def cancel(self) -> asyncio.Task[None] | None:
+        """Break off the call that runs, if that can be done; return the task that ends with it here, if one does."""
+        return None
+
     async def wait_until_idle(self) -> None:
         """Return as soon as everything that is queued was served."""
         idle = asyncio.get_running_loop().create_future()
@@ -163,6 +167,22 @@ class TaskServer(BackgroundServer):
             # The loop was closed since we looked: the events wait for the next one.
             with self._lock:
                 self._has_task = False
+
+    def cancel(self) -> asyncio.Task[None] | None:
+        """Break off the call that runs, unless it is that call which asks for it."""
+        with self._lock:
+            task, loop = self._task, self._loop
+        if task is None or loop is None or task.done():
+            return None
+        if loop is not running_loop():
+            # A closed event loop has no tasks left.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(task.cancel)
+            return None
+        if task is asyncio.current_task():
+            return None
+        task.cancel()
+        return task
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._task = self._context.run(loop.create_task, self._run())

@@ -20,6 +20,8 @@ __all__ = ["AgentEventBus", "EventQueue", "Subscriber", "Subscription"]
 MAX_WAITING_EVENTS = 100_000
 #: How long a closing bus waits for its background subscribers.
 DRAIN_TIMEOUT_S = 10.0
+#: And how long for those that it then cancels.
+CANCEL_TIMEOUT_S = 1.0
 
 _log = logging.getLogger("power_loop")
 
@@ -136,11 +138,15 @@ class AgentEventBus:
         return not late
 
     async def aclose(self, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
-        """Let the background subscribers finish, at most `timeout_s` seconds, then end all subscriptions."""
+        """Let the background subscribers finish, at most `timeout_s` seconds, then end all subscriptions.
+
+        An async subscriber that is not done by then is cancelled; a thread that a sync one blocks is let go.
+        """
         if not await self.drain(timeout_s=timeout_s):
             _log.warning("event bus: background subscribers were still busy after %s s and are let go", timeout_s)
-        for subscription in self._subscriptions:
-            subscription.unsubscribe()
+        ending = [task for one in self._subscriptions if (task := one.break_off()) is not None]
+        if ending:
+            await asyncio.wait(ending, timeout=CANCEL_TIMEOUT_S)
 
     def _route(self, payload_type: type) -> tuple[Subscription, ...]:
         with self._lock:

@@ -84,6 +84,11 @@ class Subscription:
         except (Exception, asyncio.CancelledError) as error:
             self._count(error)
 
+    def break_off(self) -> asyncio.Task[None] | None:
+        """End the subscription and what an async subscriber is at; return the task that ends with it here, if any."""
+        self.unsubscribe()
+        return None if self._server is None else self._server.cancel()
+
     async def wait_until_idle(self) -> None:
         """Return once a background subscriber has served what is queued; at once for an inline one."""
         if self._server is not None:
