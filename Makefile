@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml scripts/make_venv.sh
 
 # --- what CI runs ---------------------------------------------------------------------------------------------------
 
-test: check pytest ## everything that CI runs on one Python: format, lint, types, walls, printed docs, tests
+test: check pytest ## what CI runs on one Python: format, lint, types, walls, printed docs, tests
 	$(call bold,All of it holds.)
 
 check: format-check lint types walls docs-check ## all but the tests

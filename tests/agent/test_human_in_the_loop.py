@@ -388,7 +388,7 @@ async def test_a_plain_send_on_a_waiting_session_names_both_ways_out(make_loop: 
     with pytest.raises(SessionPendingError) as caught:
         await loop.send("more", session_id=sid)
     assert caught.value.call_ids == ("c1",)
-    for way in ("resume(", "heal_pending=True", "c1"):
+    for way in ("resume(", "heal_pending=True", "1 open call ('c1'):"):
         assert way in str(caught.value)
     result = await loop.send("more", session_id=sid, heal_pending=True)
     assert (result.status, result.final_text, RAN) == (SendStatus.COMPLETED, "Fine.", [])

@@ -204,6 +204,7 @@ async def test_open_calls_stand_in_the_way_of_a_new_send(store: SessionStore) ->
         await store.accept(claim("sess_1"), new_send())
     assert caught.value.code == "session.pending"
     assert caught.value.call_ids == ("c1", "c3")
+    assert "has 2 open calls ('c1', 'c3'):" in str(caught.value)
     assert "resume(" in str(caught.value)
     assert "heal_pending=True" in str(caught.value)
     assert await store.read_view("sess_1") == before

@@ -239,11 +239,17 @@ def _same_request(known: SendRecord, new: NewSend, request_id: str) -> SendRecor
 
 def _pending(session_id: str, call_ids: tuple[str, ...]) -> SessionPendingError:
     return SessionPendingError(
-        f"session {session_id!r} has {len(call_ids)} open calls {call_ids!r}: resume({session_id!r}) drives them on,"
-        " send(..., heal_pending=True) aborts them and goes on",
+        f"session {session_id!r} has {_counted(call_ids)}: resume({session_id!r}) runs what is open to its end,"
+        " send(..., heal_pending=True) aborts it and goes on",
         session_id=session_id,
         call_ids=call_ids,
     )
+
+
+def _counted(call_ids: tuple[str, ...]) -> str:
+    """Return open calls in words, such as `2 open calls ('c1', 'c2')`."""
+    count = f"{len(call_ids)} open call{'' if len(call_ids) == 1 else 's'}"
+    return f"{count} ({', '.join(map(repr, call_ids))})"
 
 
 def _checked_request_id(request_id: Any) -> str:
