@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from power_loop import HookFailed, HookPoint, InputError, SendEndContext, SendStatus, ToolContext, tool
+from power_loop import HookFailed, HookPoint, InputError, SendStatus, ToolContext, tool
 from power_loop.testing import call
 
 from .conftest import MakeLoop
@@ -56,6 +56,52 @@ async def test_a_tool_that_would_wait_for_its_own_turn_is_told_so(make_loop: Mak
     assert "wait for itself" in told
 
 
+@pytest.mark.parametrize("way", ["gather", "wait_for", "task", "thread"])
+async def test_a_tool_that_waits_for_its_own_turn_through_another_task_is_told_so(
+    make_loop: MakeLoop, way: str
+) -> None:
+    running = asyncio.get_running_loop()
+
+    @tool
+    async def recurse(ctx: ToolContext) -> str:
+        """Ask oneself."""
+        sending = loop.send("again", session_id=ctx.session_id)
+        if way == "gather":
+            await asyncio.gather(sending, asyncio.sleep(0))
+        elif way == "wait_for":
+            await asyncio.wait_for(sending, 600)
+        else:
+            await asyncio.create_task(sending)
+        return "never"
+
+    @tool(name="recurse")
+    def recurse_in_thread(ctx: ToolContext) -> str:
+        """Ask oneself."""
+        asyncio.run_coroutine_threadsafe(loop.send("again", session_id=ctx.session_id), running).result(600)
+        return "never"
+
+    loop = make_loop(call("recurse"), "Fine.", tool_registry=[recurse_in_thread if way == "thread" else recurse])
+    sid = await loop.new_session()
+    assert (await within_limit(loop.send("go", session_id=sid))).is_completed
+    assert "wait for itself" in error_answers(loop.llm.requests[1])[0]
+
+
+async def test_a_task_that_a_tool_starts_goes_on_with_its_session_behind_the_turn(make_loop: MakeLoop) -> None:
+    begun: list[asyncio.Task[Any]] = []
+
+    @tool
+    async def follow_up(ctx: ToolContext) -> str:
+        """Go on later."""
+        begun.append(asyncio.create_task(loop.send("go on", session_id=ctx.session_id)))
+        return "later"
+
+    loop = make_loop(call("follow_up"), "One.", "Two.", tool_registry=[follow_up])
+    sid = await loop.new_session()
+    assert (await within_limit(loop.send("go", session_id=sid))).final_text == "One."
+    await within_limit(until(lambda: begun[0].done()))
+    assert begun[0].result().final_text == "Two."
+
+
 async def test_a_tool_may_hold_a_conversation_in_another_session(make_loop: MakeLoop) -> None:
     @tool
     async def delegate(task: str) -> str:
@@ -85,18 +131,19 @@ async def test_a_circle_of_sessions_is_found(make_loop: MakeLoop) -> None:
     assert "wait for itself" in error_answers(loop.llm.requests[2])[0]
 
 
-async def test_a_task_that_a_hook_starts_goes_on_with_its_session_behind_the_turn(make_loop: MakeLoop) -> None:
+@pytest.mark.parametrize("point", [HookPoint.SEND_END, HookPoint.LLM_BEFORE])
+async def test_a_task_that_a_hook_starts_goes_on_with_its_session_behind_the_turn(
+    make_loop: MakeLoop, point: HookPoint
+) -> None:
     loop = make_loop("One.", "Two.")
     sid = await loop.new_session()
     begun: list[asyncio.Task[Any]] = []
 
-    async def go_on(context: SendEndContext) -> None:
+    async def go_on(context: Any) -> None:
         if not begun:
             begun.append(asyncio.create_task(loop.send("go on", session_id=context.session_id)))
-            # The task stands in line while its turn still runs.
-            await asyncio.sleep(0)
 
-    loop.hooks.add(HookPoint.SEND_END, go_on)
+    loop.hooks.add(point, go_on)
     await loop.send("go", session_id=sid)
     await within_limit(until(lambda: begun[0].done()))
     assert begun[0].result().final_text == "Two."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,11 +24,14 @@ from power_loop.contracts.hooks import (
 from power_loop.contracts.llm import LLMRequest, LLMResponse
 from power_loop.contracts.messages import content_of
 from power_loop.contracts.tools import ToolResult
+from power_loop.core.stray import cancellations, is_stray
 
 #: What a hook may be: a function of the point's context, sync or async.
 HookCallback = Callable[[Any], Decision | None] | Callable[[Any], Awaitable[Decision | None]]
 C = TypeVar("C", bound=HookContext)
 F = TypeVar("F", bound=Callable[..., Any])
+#: Awaits what an async hook returns, in the caller's way.
+Wait = Callable[[Awaitable[Any]], Awaitable[Any]]
 
 # What a Rewrite carries at a point that allows one, and what a Skip carries.
 _REWRITTEN = {
@@ -144,24 +148,24 @@ class Hooks:
                 copy.add(handle.point, handle.callback, name=handle.name, order=handle.order)
         return copy
 
-    async def ask(self, context: HookContext) -> Decision | None:
+    async def ask(self, context: HookContext, *, wait: Wait | None = None) -> Decision | None:
         """Return what the hooks of the context's point decide; None lets things go on. See `consult`."""
-        return (await self.consult(context)).decision
+        return (await self.consult(context, wait=wait)).decision
 
-    async def consult(self, context: C) -> Consulted[C]:
+    async def consult(self, context: C, *, wait: Wait | None = None) -> Consulted[C]:
         """Ask the hooks of the context's point one after the other.
 
         A Rewrite changes the context that the following hooks see, and all rewrites together are the decision; any
         other decision ends the questions. Raises `hook.failed` if a hook raises or decides what its point does not
-        allow: the step that it guards must not happen then.
+        allow: the step that it guards must not happen then. `wait` awaits what an async hook returns.
         """
-        point = context.point
+        point, before = context.point, cancellations()
         rewritten: Rewrite | None = None
         for handle in self._hooks.get(point, ()):
             try:
                 decision = handle.callback(context)
                 if decision is not None and inspect.isawaitable(decision):
-                    decision = await decision
+                    decision = await (decision if wait is None else wait(decision))
                 if decision is None:
                     continue
                 _check(decision, context)
@@ -170,12 +174,21 @@ class Hooks:
                 context, rewritten = _rewrite(context, decision)
             except Exception as error:
                 raise _hook_error(point, handle.name, error) from error
+            except asyncio.CancelledError as error:
+                if not is_stray(before):
+                    raise
+                raise _hook_error(point, handle.name, error) from error
         return Consulted(context, rewritten)
 
-    async def tell(self, context: HookContext, on_error: Callable[[HookFailed], None]) -> None:
-        """Tell the hooks of a point where nothing is decided; what they raise goes to `on_error` and stops nothing."""
+    async def tell(
+        self, context: HookContext, on_error: Callable[[HookFailed], None], *, wait: Wait | None = None
+    ) -> None:
+        """Tell the hooks of a point where nothing is decided; what they raise goes to `on_error` and stops nothing.
+
+        `wait` awaits what an async hook returns.
+        """
         for handle in self._hooks.get(context.point, ()):
-            error = await _tell(handle, context)
+            error = await _tell(handle, context, wait)
             if error is not None:
                 on_error(HookFailed(context.point.value, handle.name, _words(error)))
 
@@ -190,14 +203,19 @@ class Hooks:
         return len(left) < len(there)
 
 
-async def _tell(handle: HookHandle, context: HookContext) -> Exception | None:
+async def _tell(handle: HookHandle, context: HookContext, wait: Wait | None) -> BaseException | None:
+    before = cancellations()
     try:
         returned = handle.callback(context)
         if returned is not None and inspect.isawaitable(returned):
-            returned = await returned
+            returned = await (returned if wait is None else wait(returned))
         if returned is not None:
             _check(returned, context)
     except Exception as error:
+        return error
+    except asyncio.CancelledError as error:
+        if not is_stray(before):
+            raise
         return error
     return None
 
@@ -267,7 +285,7 @@ class _WrongDecisionError(Exception):
     """Says what is wrong with what a hook returned."""
 
 
-def _hook_error(point: HookPoint, name: str, error: Exception) -> HookError:
+def _hook_error(point: HookPoint, name: str, error: BaseException) -> HookError:
     return HookError(
         f"hook {name!r} at {point.value!r} {_words(error)}; the step it guards did not happen: mend or remove the hook",
         point=point.value,
@@ -275,7 +293,7 @@ def _hook_error(point: HookPoint, name: str, error: Exception) -> HookError:
     )
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     if isinstance(error, _WrongDecisionError):
         return str(error)
     code = f" ({error.code})" if isinstance(error, PowerLoopError) else ""

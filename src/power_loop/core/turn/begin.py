@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from power_loop.contracts.answers import Answer
-from power_loop.contracts.errors import InputError, LeaseLostError, PowerLoopError, SessionPendingError, StoreError
-from power_loop.contracts.events import LeaseTaken, SendStarted
+from power_loop.contracts.errors import (
+    HookError,
+    InputError,
+    LeaseLostError,
+    PowerLoopError,
+    SessionPendingError,
+    StoreError,
+)
+from power_loop.contracts.events import EventPayload, HookFailed, LeaseTaken, SendFinished, SendStarted
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import HookPoint, Rewrite, SendStartContext, Veto
 from power_loop.contracts.messages import ContentPart, Message, Role, content_of
@@ -25,7 +32,7 @@ from power_loop.core.turn.drive import abort, drive, rest_again
 from power_loop.core.turn.fingerprint import fingerprint
 from power_loop.core.turn.lease import Heartbeat, claim_lease
 from power_loop.core.turn.options import SendOptions
-from power_loop.core.turn.outcome import recorded_result, repeated_result
+from power_loop.core.turn.outcome import dropped_usage_of, recorded_result, repeated_result
 from power_loop.core.turn.scope import StopCause, TurnScope, TurnStopped, uninterrupted
 from power_loop.core.turn.turn import Turn, TurnKit
 from power_loop.tools.registry import ToolRegistry
@@ -49,14 +56,19 @@ async def send(
     seat: TurnSeat, content: tuple[ContentPart, ...], *, options: SendOptions, request_id: str | None, heals: bool
 ) -> StatefulResult:
     """Store an input and drive it to its rest; one that has this `request_id` already is not stored again."""
+    _limit_time(seat, options)
     try:
         async with seat.kit.desk.turn(seat.session_id, seat.scope):
-            asked = await _ask_start(seat, content, is_resume=False)
+            # A send that is there already is repeated as its caller gave it: hooks had their say about it.
+            is_known = await _is_known(seat, request_id)
+            asked = content if is_known else await _ask_start(seat, content, is_resume=False)
             if isinstance(asked, StatefulResult):
                 return asked
             seat.scope.check()
             message = Message(Role.USER, asked)
-            new = NewSend(message, fingerprint(asked) if request_id else "", options.to_json(), request_id)
+            chosen = options.to_json()
+            digest = "" if request_id is None else fingerprint(content, chosen.get("output_schema"))
+            new = NewSend(message, digest, chosen, request_id)
             try:
                 accepted = await _claim(seat, lambda claim: seat.kit.store.accept(claim, new))
             except SessionPendingError:
@@ -67,6 +79,9 @@ async def send(
             if isinstance(accepted, SendRecord):
                 is_unfinished = accepted.status in (SendStatus.RUNNING, SendStatus.FAILED)
                 if is_unfinished and accepted.index == (await _last_send(seat)).index:
+                    asked = await _ask_start(seat, (), is_resume=True) if is_known else asked
+                    if isinstance(asked, StatefulResult):
+                        return asked
                     return await _go_on(seat, accepted, {})
                 return await repeated_result(seat.kit.store, accepted)
             taken = accepted
@@ -81,12 +96,14 @@ async def send(
             return await _hold(seat, accepted, begin)
     except TurnStopped:
         # It was stopped before it began: nothing was stored.
-        return _never_began(seat, seat.scope.reason)
+        return _never_began(seat, seat.scope.status or SendStatus.CANCELLED, seat.scope.reason)
 
 
 async def resume(seat: TurnSeat, answers: Mapping[str, Answer]) -> StatefulResult:
     """Drive the last send on, with answers to its waiting calls if there are any; a send that rests gives its recorded
     result."""
+    # Waiting in line takes of its time too.
+    _limit_time(seat, SendOptions.from_json((await _last_send(seat)).options))
     try:
         async with seat.kit.desk.turn(seat.session_id, seat.scope):
             sent = await _last_send(seat)
@@ -100,13 +117,13 @@ async def resume(seat: TurnSeat, answers: Mapping[str, Answer]) -> StatefulResul
             seat.scope.check()
             return await _go_on(seat, sent, answers)
     except TurnStopped:
-        return _never_began(seat, seat.scope.reason)
+        return _never_began(seat, seat.scope.status or SendStatus.CANCELLED, seat.scope.reason)
 
 
 async def settle(seat: TurnSeat, reason: str) -> StatefulResult:
     """End the last send as aborted, with its open calls answered and not run; one that rests gives its recorded
     result."""
-    async with seat.kit.desk.turn(seat.session_id, seat.scope):
+    async with seat.kit.desk.turn(seat.session_id, seat.scope, is_stoppable=False):
         return await _settle(seat, reason)
 
 
@@ -136,6 +153,7 @@ async def _go_on(seat: TurnSeat, sent: SendRecord, answers: Mapping[str, Answer]
         except PowerLoopError:
             await rest_again(turn)
             raise
+        turn.count_dropped(dropped_usage_of(sent))
         turn.announce(SendStarted(sent.request_id, is_resume=True))
         await given.commit()
         return await drive(turn)
@@ -192,17 +210,57 @@ async def _ask_start(
     context = SendStartContext(
         seat.session_id, session.send_count + (not is_resume), 0, session.metadata, content, is_resume
     )
-    decision = await seat.scope.interruptible(hooks.ask(context))
+    try:
+        decision = await seat.scope.interruptible(hooks.ask(context))
+    except HookError as error:
+        cause = error.__cause__ or error
+        _announce(seat, HookFailed(context.point.value, error.hook, f"{type(cause).__name__}: {cause}"))
+        raise
     if isinstance(decision, Veto):
-        return StatefulResult(seat.session_id, 0, SendStatus.VETOED, reason=decision.reason)
+        return _never_began(seat, SendStatus.VETOED, decision.reason)
     if isinstance(decision, Rewrite) and decision.content is not None:
         return content_of(decision.content)
     return content
 
 
-def _never_began(seat: TurnSeat, reason: str) -> StatefulResult:
-    status = seat.scope.status or SendStatus.CANCELLED
-    return StatefulResult(seat.session_id, 0, status, reason=reason)
+def _never_began(seat: TurnSeat, status: SendStatus, reason: str) -> StatefulResult:
+    """Announce and return the result of a turn that did not begin: nothing is stored of it."""
+    result = StatefulResult(seat.session_id, 0, status, reason=reason)
+    _announce(seat, SendFinished(result))
+    return result
+
+
+def _announce(seat: TurnSeat, payload: EventPayload) -> None:
+    """Tell subscribers of a turn that has not begun."""
+    with _listening(seat):
+        seat.kit.bus.emit(payload, session_id=seat.session_id)
+
+
+@contextlib.contextmanager
+def _listening(seat: TurnSeat) -> Iterator[None]:
+    """Let the seat's listener hear what is announced of its session: while its turn runs, that is this turn's alone."""
+    if seat.listener is None:
+        yield
+        return
+    subscription = seat.kit.bus.subscribe(seat.listener.put, session_id=seat.session_id, name="stream")
+    try:
+        yield
+    finally:
+        subscription.unsubscribe()
+
+
+def _limit_time(seat: TurnSeat, options: SendOptions) -> None:
+    """Let the time of a send run, from before it waits for anything."""
+    limit_s = (options.limits or seat.kit.limits).max_seconds
+    if limit_s is not None:
+        seat.scope.stop_after(limit_s)
+
+
+async def _is_known(seat: TurnSeat, request_id: str | None) -> bool:
+    """Tell whether a request is stored already, where that makes a difference before it is accepted."""
+    if request_id is None or not seat.kit.hooks.has(HookPoint.SEND_START):
+        return False
+    return await seat.kit.store.get_send(seat.session_id, request_id=request_id) is not None
 
 
 async def _window(seat: TurnSeat, taken: Accepted, seq: int) -> tuple[Window, bool]:
@@ -262,18 +320,12 @@ async def _hold(
     """Run a turn under its lease, and give back what it held, however it ends."""
     kit, scope, lease = seat.kit, seat.scope, taken.lease
     heartbeat = Heartbeat(kit.store, lease, kit.lease_ttl_s, scope)
-    subscription = None
-    if seat.listener is not None:
-        # From here on the session's events are this turn's alone.
-        subscription = kit.bus.subscribe(seat.listener.put, session_id=seat.session_id, name="stream")
     turn: Turn | None = None
     is_owner = True
     try:
-        turn = await begin()
-        limit_s = turn.limits.max_seconds
-        if limit_s is not None:
-            scope.stop_after(limit_s)
-        return await go_on(turn)
+        with _listening(seat):
+            turn = await begin()
+            return await go_on(turn)
     except LeaseLostError:
         is_owner = False
         raise
@@ -281,12 +333,11 @@ async def _hold(
         # Somebody cancels every task there is: settle what the store says, and let it be known.
         scope.stop_quietly()
         turn = None
-        await uninterrupted(_settle_cancelled(seat, taken))
+        with _listening(seat):
+            await uninterrupted(_settle_cancelled(seat, taken))
         raise
     finally:
         kit.desk.end(seat.session_id, scope)
-        if subscription is not None:
-            subscription.unsubscribe()
         rests = turn is not None and turn.is_at_rest
         if turn is not None and rests:
             turn.window.epoch = lease.epoch

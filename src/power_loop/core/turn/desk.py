@@ -40,10 +40,13 @@ class Desk:
         self.pid = os.getpid()
         self.threads = ThreadPool()
         self._queues: dict[tuple[int, str], _Queue] = {}
-        self._running: dict[str, tuple[asyncio.AbstractEventLoop, TurnScope]] = {}
+        # Whose turn it is or will be, in whichever event loop.
+        self._present: dict[str, dict[TurnScope, asyncio.AbstractEventLoop]] = {}
+        # Which of them holds the session's lease.
+        self._running: dict[str, TurnScope] = {}
         # How many event loops are about to take a session's lease.
         self._claims: dict[str, int] = {}
-        self._claims_lock = threading.Lock()
+        self._lock = threading.Lock()
 
     @classmethod
     def of(cls, store: SessionStore, new_owner: Callable[[], str]) -> Desk:
@@ -58,16 +61,17 @@ class Desk:
         return found
 
     @contextlib.asynccontextmanager
-    async def turn(self, session_id: str, scope: TurnScope) -> AsyncIterator[None]:
-        """Wait for the session's turn in this event loop and hold it.
+    async def turn(self, session_id: str, scope: TurnScope, *, is_stoppable: bool = True) -> AsyncIterator[None]:
+        """Wait for the session's turn in this event loop and hold it; `cancel` stops it from here on, if it may.
 
         Raises `input.invalid` inside that very turn, which would wait for itself.
         """
         waiter = (id(self), session_id)
         if waiter in waiters():
             raise InputError(
-                f"session {session_id!r} was given something to do by a hook or a tool of its own turn, which would"
-                " wait for itself: start a task for it and return, or use another session"
+                f"session {session_id!r} was given something to do by a hook or a tool of its own turn that has not"
+                " returned, so that the turn would wait for itself: start a task for it and return at once, or use"
+                " another session"
             )
         add_waiter(waiter)
         loop = asyncio.get_running_loop()
@@ -76,6 +80,9 @@ class Desk:
         if queue is None:
             queue = self._queues[key] = _Queue()
         queue.waiting += 1
+        if is_stoppable:
+            with self._lock:
+                self._present.setdefault(session_id, {})[scope] = loop
         try:
             if queue.waiting == 1:
                 await queue.lock.acquire()
@@ -89,43 +96,51 @@ class Desk:
             queue.waiting -= 1
             if not queue.waiting:
                 del self._queues[key]
+            if is_stoppable:
+                self._leave(session_id, scope)
+
+    def _leave(self, session_id: str, scope: TurnScope) -> None:
+        with self._lock:
+            present = self._present[session_id]
+            del present[scope]
+            if not present:
+                del self._present[session_id]
 
     def begin(self, session_id: str, scope: TurnScope) -> None:
-        """Note that a turn of this event loop holds the session's lease."""
-        self._running[session_id] = (asyncio.get_running_loop(), scope)
+        """Note that a turn holds the session's lease."""
+        self._running[session_id] = scope
 
     def end(self, session_id: str, scope: TurnScope) -> None:
         """Note that it does not any more."""
-        running = self._running.get(session_id)
-        if running is not None and running[1] is scope:
+        if self._running.get(session_id) is scope:
             del self._running[session_id]
 
     @contextlib.contextmanager
     def claiming(self, session_id: str) -> Iterator[None]:
         """Note that a lease is being asked for: it may be this process's before its turn is."""
-        with self._claims_lock:
+        with self._lock:
             self._claims[session_id] = self._claims.get(session_id, 0) + 1
         try:
             yield
         finally:
-            with self._claims_lock:
+            with self._lock:
                 self._claims[session_id] -= 1
                 if not self._claims[session_id]:
                     del self._claims[session_id]
 
     def is_left_over(self, session_id: str) -> bool:
         """Tell whoever claims a lease that this process holds already whether nobody uses it."""
-        with self._claims_lock:
+        with self._lock:
             return session_id not in self._running and self._claims[session_id] == 1
 
     def cancel(self, session_id: str, reason: str) -> bool:
-        """Stop the session's running turn, from any thread; False if there is none in this process."""
-        running = self._running.get(session_id)
-        if running is None:
-            return False
-        loop, scope = running
-        try:
-            loop.call_soon_threadsafe(scope.stop, StopCause.CANCELLED, reason)
-        except RuntimeError:  # its event loop is closed, so it does not run
-            return False
-        return True
+        """Stop the session's turns, those that wait in line too, from any thread; False if this process has none."""
+        with self._lock:
+            present = tuple(self._present.get(session_id, {}).items())
+        has_any = False
+        for scope, loop in present:
+            # An event loop that is closed runs no turn any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(scope.stop, StopCause.CANCELLED, reason)
+                has_any = True
+        return has_any

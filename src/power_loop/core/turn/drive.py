@@ -106,8 +106,8 @@ _LOST = (
 async def _decided(turn: Turn) -> Action:
     action = decide(turn.facts())
     if turn.kit.hooks.has(HookPoint.ROUND_DECIDE) and not isinstance(action, Abort):
-        context = turn.context_of(RoundDecideContext, action=type(action).__name__)
-        decision = await turn.scope.interruptible(turn.kit.hooks.ask(context))
+        context: RoundDecideContext = turn.context_of(RoundDecideContext, action=type(action).__name__)
+        decision = (await turn.consult(context)).decision
         if isinstance(decision, Veto):
             raise Vetoed(decision.reason)
     return action
@@ -120,7 +120,8 @@ async def _call_model(turn: Turn, concludes: SendStatus | None) -> None:
     turn.round += 1
     turn.announce(RoundStarted())
     if turn.kit.hooks.has(HookPoint.ROUND_START):
-        decision = await turn.scope.interruptible(turn.kit.hooks.ask(turn.context_of(RoundStartContext)))
+        started: RoundStartContext = turn.context_of(RoundStartContext)
+        decision = (await turn.consult(started)).decision
         if isinstance(decision, Veto):
             raise Vetoed(decision.reason)
     turn.reply = await ask_model(turn, concludes)

@@ -36,7 +36,7 @@ from power_loop.core.context.tokens import estimate_message, estimate_request
 from power_loop.core.turn.decide import OutputCheck, ReplyFacts
 from power_loop.core.turn.given_reply import read_reply
 from power_loop.core.turn.retry import retry_delay_s
-from power_loop.core.turn.scope import TurnStopped
+from power_loop.core.turn.scope import StrayCancellation, TurnStopped
 from power_loop.core.turn.structured import check_output
 from power_loop.core.turn.turn import OpenCall, Turn, UnstoredReply, idempotency_key
 
@@ -88,14 +88,34 @@ async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
     response = prompt.given
     assert response is not None
     if turn.kit.hooks.has(HookPoint.LLM_AFTER):
-        context = turn.context_of(LLMAfterContext, request=prompt.request, response=response)
-        decision = await turn.scope.interruptible(turn.kit.hooks.ask(context))
-        if isinstance(decision, Veto):
-            raise Vetoed(decision.reason)
-        if isinstance(decision, Rewrite) and decision.response is not None:
-            response = _from_hook(turn, decision.response)
+        try:
+            response = await _allowed(turn, prompt, response)
+        except BaseException:
+            if attempts:
+                turn.count_dropped(_usage(prompt, response))
+            raise
     duration_ms = round((turn.kit.clock.monotonic_s() - began_s) * 1000)
     return _understand(turn, prompt, response, concludes=concludes, attempts=attempts, duration_ms=duration_ms)
+
+
+async def _allowed(turn: Turn, prompt: _Prompt, response: LLMResponse) -> LLMResponse:
+    """Return a reply as the hooks leave it. Raises `Vetoed`."""
+    context: LLMAfterContext = turn.context_of(LLMAfterContext, request=prompt.request, response=response)
+    decision = (await turn.consult(context)).decision
+    if isinstance(decision, Veto):
+        raise Vetoed(decision.reason)
+    if not isinstance(decision, Rewrite) or decision.response is None:
+        return response
+    rewritten = _from_hook(turn, decision.response)
+    # Other words do not change what the reply cost.
+    return rewritten if rewritten.usage is not None else replace(rewritten, usage=response.usage)
+
+
+def _usage(prompt: _Prompt, response: LLMResponse) -> Usage:
+    """Return what a reply cost, estimated where its provider does not say."""
+    if response.usage is not None:
+        return response.usage
+    return Usage(prompt.tokens, estimate_message(response.message), is_estimated=True)
 
 
 async def _prompt(turn: Turn, concludes: SendStatus | None, fit: _Fit) -> _Prompt:
@@ -108,7 +128,7 @@ async def _prompt(turn: Turn, concludes: SendStatus | None, fit: _Fit) -> _Promp
     if not turn.kit.hooks.has(HookPoint.LLM_BEFORE):
         return _Prompt(assembled.request, assembled.tokens)
     context: LLMBeforeContext = turn.context_of(LLMBeforeContext, request=assembled.request)
-    consulted = await turn.scope.interruptible(turn.kit.hooks.consult(context))
+    consulted = await turn.consult(context)
     if isinstance(consulted.decision, Veto):
         raise Vetoed(consulted.decision.reason)
     given = _from_hook(turn, consulted.decision.response) if isinstance(consulted.decision, Skip) else None
@@ -227,6 +247,10 @@ async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | 
         raise
     except LLMError as error:
         return error
+    except StrayCancellation as error:
+        failure = LLMError(f"the model service raised {error}", model=llm.info.model)
+        failure.__cause__ = error.__cause__
+        return failure
     except Exception as error:  # a user's own model may raise anything
         failure = LLMError(f"the model service raised {type(error).__name__}: {error}", model=llm.info.model)
         failure.__cause__ = error
@@ -282,8 +306,7 @@ def _understand(
     message = _with_own_ids(turn, response.message)
     if message.origin is None:
         message = replace(message, origin=info.origin, memo={})
-    usage = response.usage
-    counted = usage if usage is not None else Usage(prompt.tokens, estimate_message(message), is_estimated=True)
+    counted = _usage(prompt, response)
     turn.usage = turn.usage + counted
     turn.rounds += 1
     calls, answers = _plan(turn, message, response.stop, concludes=concludes)

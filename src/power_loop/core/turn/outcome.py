@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from power_loop.contracts.json_schema import InvalidJson, loads_strict
+from power_loop.contracts.llm import Usage
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import CallRecord, SendRecord
 from power_loop.contracts.results import PendingCall, StatefulResult
@@ -55,13 +56,19 @@ async def recorded_result(store: SessionStore, send: SendRecord) -> StatefulResu
         final_text=text,
         output=output,
         pending=pending,
-        usage=send.usage,
+        usage=send.usage + dropped_usage_of(send),
         rounds=send.rounds,
         tool_calls=send.tool_calls,
         request_id=send.request_id,
         reason=recorded.get("reason"),
         is_replayed=True,
     )
+
+
+def dropped_usage_of(send: SendRecord) -> Usage:
+    """Return what the replies cost that a hook kept out of the log."""
+    recorded: Any = (send.result or {}).get("dropped_usage")
+    return Usage(**recorded) if isinstance(recorded, dict) else Usage()
 
 
 async def repeated_result(store: SessionStore, send: SendRecord) -> StatefulResult:

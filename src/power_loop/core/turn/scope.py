@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, TypeVar
 
 from power_loop.contracts.cancellation import CancellationToken
 from power_loop.contracts.states import SendStatus
+from power_loop.core.stray import cancellations, is_stray, take_back
+from power_loop.core.turn.chain import end_loan, lend
 
 T = TypeVar("T")
 
 _LOG = logging.getLogger("power_loop")
+#: How long a hook that is told of what has happened may take once its turn is stopped: time to write it down somewhere.
+PATIENCE_S = 0.5
 
 
 class StopCause(Enum):
@@ -29,14 +32,19 @@ class TurnStopped(Exception):  # noqa: N818  (a signal of the loop to itself, no
     """Says inside a turn that its scope was stopped."""
 
 
+class StrayCancellation(Exception):  # noqa: N818  (named after what it stands for)
+    """Stands for a `CancelledError` that a stranger's code raised although nobody had cancelled it."""
+
+
 class TurnScope:
     """Is the stop switch of one turn, which runs in a task that nobody else cancels.
 
-    `stop` interrupts what the turn awaits through `interruptible`; everything else it awaits is carried to its end, and
-    the turn sees `cause` when it looks next. `token` is what tools are given.
+    `stop` interrupts what the turn awaits through `interruptible` at once, and what it awaits `patiently` after a
+    moment; everything else is carried to its end, and the turn sees `cause` when it looks next. `token` is what tools
+    are given.
     """
 
-    __slots__ = ("_inside", "_is_cancelled", "_undo", "cause", "reason", "token")
+    __slots__ = ("_inside", "_is_cancelled", "_on_stop", "_undo", "cause", "reason", "token")
 
     def __init__(self) -> None:
         self.cause: StopCause | None = None
@@ -44,6 +52,7 @@ class TurnScope:
         self.token = CancellationToken()
         self._inside: asyncio.Task[Any] | None = None
         self._is_cancelled = False
+        self._on_stop: Callable[[], None] | None = None
         self._undo: list[Callable[[], Any]] = []
 
     @property
@@ -62,6 +71,8 @@ class TurnScope:
         if self._inside is not None:
             self._is_cancelled = True
             self._inside.cancel()
+        if self._on_stop is not None:
+            self._on_stop()
         self.token.cancel(self.reason)
 
     def follow(self, token: CancellationToken) -> None:
@@ -88,16 +99,20 @@ class TurnScope:
         self._undo.clear()
 
     async def interruptible(self, work: Awaitable[T]) -> T:
-        """Await a stranger's work. Raises `TurnStopped` at once when the scope is or was stopped."""
+        """Await a stranger's work. Raises `TurnStopped` at once when the scope is or was stopped, and
+        `StrayCancellation` for a `CancelledError` of the stranger's own."""
         if self.cause is not None:
             if asyncio.iscoroutine(work):
                 work.close()
             raise TurnStopped
         task = self._inside = asyncio.current_task()
+        before, loan = cancellations(), lend()
         try:
             return await work
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if self.cause is None:
+                if is_stray(before):
+                    raise StrayCancellation(f"CancelledError: {error}") from error
                 # The event loop is being shut down: that ends the turn like any other cancellation.
                 self.stop_quietly()
             raise TurnStopped from None
@@ -107,21 +122,60 @@ class TurnScope:
                 raise TurnStopped from error
             raise
         finally:
+            end_loan(loan)
             self._inside = None
             if self._is_cancelled and task is not None:
                 self._is_cancelled = False
-                _uncancel(task)
+                take_back(task)
+
+    async def patiently(self, work: Awaitable[T]) -> T:
+        """Await what a stranger does about something that has happened, which no stop undoes.
+
+        Once the scope is or was stopped the work has `PATIENCE_S` left; then it is cancelled, and `TimeoutError` raised
+        in its place.
+        """
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        timers: list[asyncio.TimerHandle] = []
+        is_late = False
+
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            task.cancel()
+
+        def begin() -> None:
+            timers.append(loop.call_later(PATIENCE_S, give_up))
+
+        before, loan = cancellations(), lend()
+        if self.cause is None:
+            self._on_stop = begin
+        else:
+            begin()
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if is_late:
+                raise TimeoutError(
+                    f"the turn was stopped, and this was cancelled because it took longer than {PATIENCE_S:g} s then"
+                ) from None
+            if is_stray(before):
+                raise
+            self._on_stop = None
+            self.stop_quietly()
+            raise TimeoutError("the event loop is shutting down, which cancelled this") from None
+        finally:
+            end_loan(loan)
+            self._on_stop = None
+            for timer in timers:
+                timer.cancel()
+            if is_late:
+                take_back(task)
 
     def stop_quietly(self) -> None:
         """Note that the turn's own task was cancelled, without cancelling it again."""
         self._inside = None
         self.stop(StopCause.CANCELLED, "the event loop is shutting down")
-
-
-def _uncancel(task: asyncio.Task[Any]) -> None:
-    """Take a cancellation that was seen to off a task's count, which timeouts and task groups of hooks look at."""
-    if sys.version_info >= (3, 11):
-        task.uncancel()
 
 
 async def uninterrupted(work: Awaitable[T]) -> T:

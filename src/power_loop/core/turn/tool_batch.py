@@ -121,13 +121,18 @@ class _Batch:
         turn.announce(ToolBatchStarted(ids))
         settled: list[_Settled] = []
         ready: list[_Ready] = []
-        for call in self.calls:
-            one = await self._prepare(call)
-            if isinstance(one, _Ready):
-                ready.append(one)
-            else:
-                settled.append(one)
-        ready, vetoed = await self._ask_for_all(ready)
+        try:
+            for call in self.calls:
+                one = await self._prepare(call)
+                if isinstance(one, _Ready):
+                    ready.append(one)
+                else:
+                    settled.append(one)
+            ready, vetoed = await self._ask_for_all(ready)
+        except TurnStopped:
+            if settled:
+                await self._commit(settled)
+            raise
         settled += vetoed
         planned = tuple(one.planned() for one in ready)
         for group in _groups(ready):
@@ -180,9 +185,8 @@ class _Batch:
             return ready, []
         context = turn.context_of(ToolsBeforeContext, calls=tuple(one.planned() for one in ready))
         try:
-            decision = await turn.scope.interruptible(hooks.ask(context))
-        except HookError as error:
-            turn.hook_failed(HookPoint.TOOLS_BEFORE, error.hook, error.__cause__ or error)
+            decision = (await turn.consult(context)).decision
+        except HookError:
             decision = Veto(texts.CHECK_FAILED)
         if isinstance(decision, Veto):
             return [], [self._fail(one.call, texts.denied(one.call.name, decision.reason)) for one in ready]
@@ -216,9 +220,8 @@ class _Batch:
             return None, one.arguments
         context: ToolBeforeContext = turn.context_of(ToolBeforeContext, call=one.planned())
         try:
-            consulted = await turn.scope.interruptible(hooks.consult(context))
-        except HookError as error:
-            turn.hook_failed(HookPoint.TOOL_BEFORE, error.hook, error.__cause__ or error)
+            consulted = await turn.consult(context)
+        except HookError:
             return Veto(texts.CHECK_FAILED), one.arguments
         return consulted.decision, consulted.context.call.arguments
 
@@ -255,6 +258,7 @@ class _Batch:
                 else:
                     settled.append(refused)
             while queue or running:
+                turn.scope.check()
                 room = self._kit.max_parallel_tools - len(running)
                 begun = [queue.pop() for _ in range(min(room, len(queue)))]
                 starts = [step for one in begun if (step := self._start(one)) is not None]
@@ -348,7 +352,7 @@ class _Batch:
             facts["error"] = error
         try:
             # The tool has run: stopping the turn does not take its outcome away.
-            decision = await hooks.ask(turn.context_of(kind, **facts))
+            decision = await hooks.ask(turn.context_of(kind, **facts), wait=turn.scope.patiently)
         except HookError as failure:
             turn.hook_failed(kind.point, failure.hook, failure.__cause__ or failure)
             return output

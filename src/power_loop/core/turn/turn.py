@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
 from base64 import b32encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from power_loop.contracts.clock import Clock
+from power_loop.contracts.errors import HookError
 from power_loop.contracts.events import EventPayload, HookFailed, MessageAppended, RoundFinished
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import HookContext, HookPoint, MessageAppendContext, RoundEndContext
@@ -21,7 +23,7 @@ from power_loop.contracts.records import CallRecord, CallStep, Lease, ModelCall,
 from power_loop.contracts.states import CallState, Effect, SendStatus, WaitKind
 from power_loop.core.bus import AgentEventBus
 from power_loop.core.context.window import Window
-from power_loop.core.hooks import Hooks
+from power_loop.core.hooks import Consulted, Hooks
 from power_loop.core.turn.budget import SendLimits
 from power_loop.core.turn.decide import OutputCheck, ReplyFacts, TurnFacts
 from power_loop.core.turn.desk import Desk
@@ -29,6 +31,8 @@ from power_loop.core.turn.options import SendOptions
 from power_loop.core.turn.scope import TurnScope
 from power_loop.core.turn.session_state import SessionState
 from power_loop.tools.registry import ToolRegistry
+
+C = TypeVar("C", bound=HookContext)
 
 _UNLIMITED = 1 << 62
 
@@ -121,6 +125,7 @@ class Turn:
 
     __slots__ = (
         "calls",
+        "dropped_usage",
         "final_text",
         "is_at_rest",
         "kit",
@@ -175,7 +180,7 @@ class Turn:
         self.repairs = 0
         self.is_at_rest = False
         self.known_problems: tuple[str, ...] = ()
-        self.usage = Usage()
+        self.usage = self.dropped_usage = Usage()
         self.calls: list[OpenCall] = []
         self.reply: UnstoredReply | None = None
         # Tools change their dict as they like; the window's stays what is stored.
@@ -195,6 +200,11 @@ class Turn:
         last = self.window.last_text(since_seq=send.first_seq)
         if last is not None:
             self.text_seq, self.final_text = last
+
+    def count_dropped(self, usage: Usage) -> None:
+        """Count a reply that was paid for and is not stored: the end of the send tells of it."""
+        self.usage = self.usage + usage
+        self.dropped_usage = self.dropped_usage + usage
 
     # ---- what the decision depends on ----
 
@@ -231,7 +241,15 @@ class Turn:
     async def tell(self, kind: type[HookContext], **facts: Any) -> None:
         """Tell hooks of a point where nothing is decided."""
         if self.kit.hooks.has(kind.point):
-            await self.kit.hooks.tell(self.context_of(kind, **facts), self.announce)
+            await self.kit.hooks.tell(self.context_of(kind, **facts), self.announce, wait=self.scope.patiently)
+
+    async def consult(self, context: C) -> Consulted[C]:
+        """Ask the hooks that guard a step. A failure of theirs is announced, and raised as `hook.failed`."""
+        try:
+            return await self.scope.interruptible(self.kit.hooks.consult(context))
+        except HookError as error:
+            self.hook_failed(context.point, error.hook, error.__cause__ or error)
+            raise
 
     def hook_failed(self, point: HookPoint, hook: str, error: BaseException) -> None:
         """Announce that a hook raised where a raise ends nothing."""
@@ -280,6 +298,8 @@ class Turn:
             recorded["text_seq"] = text_seq
         if has_output:
             recorded["has_output"] = True
+        if self.dropped_usage.total_tokens:
+            recorded["dropped_usage"] = dataclasses.asdict(self.dropped_usage)
         if reason:
             recorded["reason"] = reason
         return SendEnd(status, recorded)
