@@ -9,7 +9,13 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from power_loop.contracts.json_schema import SchemaError, compile_schema, drop_added_nulls, to_strict_subset
+from power_loop.contracts.json_schema import (
+    SchemaError,
+    compile_schema,
+    drop_added_nulls,
+    native_form,
+    to_strict_subset,
+)
 
 _NAMES = ("a", "b", "kind")
 _STRICT_KEYWORDS = {
@@ -136,6 +142,17 @@ def test_a_reply_in_the_strict_form_becomes_a_value_of_the_schema_again(pair: tu
     assert original.problems(back) == ()
     # A null that the schema itself allows may stay or go.
     assert _without_nulls(back) == _without_nulls(value)
+
+
+@settings(max_examples=300)
+@given(_objects(_pairs))
+def test_every_value_of_a_schema_fits_what_anthropic_is_given_of_it(pair: tuple[Any, Any]) -> None:
+    schema, value = pair
+    form = native_form({**schema, "$defs": _DEFS}, "anthropic")
+    # None for more optional properties than the provider takes.
+    event(f"native: {form is not None}")
+    assert form is not None or len(json.dumps(schema)) > 500
+    assert form is None or compile_schema(form.schema).problems(value) == ()
 
 
 _any_rules = st.recursive(
