@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from power_loop import (
+    ConfigError,
     HookPoint,
     LLMProtocolError,
     LLMResponse,
@@ -59,6 +60,13 @@ async def test_a_reply_that_is_none_is_a_coded_error_and_the_session_goes_on(mak
     assert model.asked == 1, "the same code would give the same once more"
     assert (await loop.resume(sid)).final_text == "Fine."
     assert (await loop.send("b", session_id=sid)).usage.total_tokens > 0
+
+
+@pytest.mark.parametrize("llm", [None, object(), "gpt", {"info": 1}, ScriptedLLM])
+def test_what_is_no_model_is_refused_at_once(make_loop: MakeLoop, llm: Any) -> None:
+    with pytest.raises(ConfigError, match="give an LLMService") as caught:
+        make_loop(llm=llm)
+    assert caught.value.code == "config.invalid"
 
 
 async def test_the_word_of_a_stop_reason_will_do(make_loop: MakeLoop) -> None:

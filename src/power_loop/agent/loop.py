@@ -29,7 +29,7 @@ from power_loop.contracts.clock import Clock, SystemClock
 from power_loop.contracts.errors import ConfigError, InputError, LoopClosedError
 from power_loop.contracts.events import SessionClosed, SessionCreated
 from power_loop.contracts.hooks import HookPoint, SessionEndContext, SessionStartContext
-from power_loop.contracts.llm import LLMService, OutputSchema
+from power_loop.contracts.llm import LLMService, ModelInfo, OutputSchema
 from power_loop.contracts.messages import ContentPart, UserInput
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import MessageRecord, Page, SessionRecord, SessionStats
@@ -100,6 +100,8 @@ class StatefulAgentLoop:
     ) -> None:
         if dsn is not None and store is not None:
             raise ConfigError("both dsn and store are given: give one of them")
+        if not is_a(getattr(llm, "info", None), ModelInfo):
+            raise ConfigError(f"llm is {llm!r:.200}: give an LLMService, whose info is a ModelInfo")
         for name, value, kind in (
             ("config", config, LoopConfig),
             ("hooks", hooks, Hooks),

@@ -79,5 +79,5 @@ def _usage_problem(usage: Any) -> str | None:
     for name in _COUNTS:
         count: Any = getattr(usage, name)
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_TOKENS:
-            return f"gave a Usage with {name} {count!r:.200}: give a whole number of tokens, at least 0"
+            return f"gave a Usage with {name} {count!r:.200}: give a whole number of tokens from 0 to 2**40"
     return None
