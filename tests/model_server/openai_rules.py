@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -93,11 +94,14 @@ class Problem(str):
         return problem
 
 
-def check_openai_request(body: Any, *, strict: bool = True, reasoning_fields: str = "any") -> list[str]:
+def check_openai_request(
+    body: Any, *, strict: bool = True, reasoning_fields: str = "any", alternates: bool = False
+) -> list[str]:
     """Every rule that a request body breaks, in the provider's words; empty when it would be accepted.
 
     `strict` also refuses fields that the API does not know. `reasoning_fields` says how the server takes the reasoning
     field of compatible servers on assistant messages: `any`, `refused` (as the first party) or `required` with calls.
+    `alternates` refuses neighbours of one role, as many chat templates of open models do.
     """
     if not isinstance(body, dict):
         return [Problem("We could not parse the JSON body of your request.")]
@@ -124,6 +128,10 @@ def check_openai_request(body: Any, *, strict: bool = True, reasoning_fields: st
             return problems
         problems += _check_message(message, place, strict=strict, reasoning_fields=reasoning_fields)
     problems += _check_pairing(messages)
+    if alternates:
+        roles = [message["role"] for message in messages]
+        if any(left == right != "tool" for left, right in itertools.pairwise(roles)):
+            problems.append(Problem("Conversation roles must alternate user/assistant/user/assistant/..."))
     return problems
 
 

@@ -33,8 +33,8 @@ class ModelServer:
     `script` is a list of answers given in order (each an `Answer`, a `Failure`, or a function of the request that
     gives one), or one such function for all requests. A request that breaks a rule of its provider gets the
     provider's 400 and uses up no answer. `models` are listed by `/v1/models`. `api_key` refuses other keys when
-    given. `validate=False` checks nothing; `strict=False` lets unknown fields pass; `reasoning_fields` is the policy
-    of `check_openai_request`.
+    given. `validate=False` checks nothing; `strict=False` lets unknown fields pass; `reasoning_fields` and
+    `alternates` are the policies of `check_openai_request`.
     `seed` makes the ids repeatable. `log_path` gets one JSON line an event. `bench` is the zero-latency endpoint.
     """
 
@@ -49,6 +49,7 @@ class ModelServer:
         validate: bool = True,
         strict: bool = True,
         reasoning_fields: str = "any",
+        alternates: bool = False,
         seed: str | None = None,
         log_path: str | os.PathLike[str] | None = None,
         bench: bool = False,
@@ -67,6 +68,7 @@ class ModelServer:
         self._models = models
         self._api_key = api_key
         self._validate, self._strict, self._reasoning_fields = validate, strict, reasoning_fields
+        self._alternates = alternates
         self._seed = seed if seed is not None else os.urandom(8).hex()
         self._log_path = log_path
         self._log: IO[str] | None = None
@@ -302,7 +304,12 @@ class ModelServer:
                         "Invalid body: failed to parse JSON value. Please check the value to ensure it is valid JSON."
                     )
                 ]
-            return check_openai_request(request.body, strict=self._strict, reasoning_fields=self._reasoning_fields)
+            return check_openai_request(
+                request.body,
+                strict=self._strict,
+                reasoning_fields=self._reasoning_fields,
+                alternates=self._alternates,
+            )
         if "anthropic-version" not in request.headers:
             return ["anthropic-version: header is required"]
         if request.body is None:

@@ -180,6 +180,14 @@ def test_reasoning_fields_are_taken_refused_or_required_as_the_server_wants() ->
     assert "messages[2].reasoning_content" in check_openai_request(body, reasoning_fields="refused")[0]
 
 
+def test_neighbours_of_one_role_are_refused_where_the_template_wants_turns() -> None:
+    body = openai_body()
+    assert check_openai_request(body, alternates=True) == []
+    body["messages"].append(body["messages"][-1])
+    assert check_openai_request(body) == []
+    assert "must alternate" in check_openai_request(body, alternates=True)[0]
+
+
 def anthropic_body() -> dict[str, Any]:
     """A request with a whole tool round of two parallel calls and a text after the results."""
     return {

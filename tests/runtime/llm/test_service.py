@@ -231,6 +231,16 @@ async def test_a_round_that_began_with_a_forced_tool_goes_on(ask: Ask, anthropic
     assert ["thinking" in request.body for request in server.requests] == [False, False, True]
 
 
+async def test_a_chat_template_that_wants_turns_gets_them_after_a_question_without_an_answer(
+    ask: Ask, openai_way: Way
+) -> None:
+    async with ModelServer([say("Fine.")], alternates=True) as server:
+        request = LLMRequest([user_message("One."), user_message("Two.")], system="Be brief.", tail="It is noon.")
+        reply, _ = await ask(openai_way, server, request)
+    assert reply.message.text == "Fine."
+    assert server.requests[0].messages[-1]["content"] == "One.\n\nTwo.\n\nIt is noon."
+
+
 async def test_any_other_refusal_is_not_tried_again(ask: Ask, way: Way) -> None:
     async with ModelServer([faults.invalid_request()]) as server:
         with pytest.raises(LLMInvalidRequestError):
