@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -151,3 +155,16 @@ def test_a_script_may_mix_both_kinds(dsn: str, tmp_path: Path) -> None:
     assert asyncio.run(loop.send("b", session_id=sid)).final_text == "Two."
     assert len(loop.get_messages_sync(sid)) == 4
     loop.close_sync()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_goes_on_with_the_handle_of_its_parent(dsn: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.agent.forking", dsn]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert ended.returncode == 0, ended.stderr
+    said = json.loads(ended.stdout)
+    assert said["child"]["text"] == said["parent"]["text"] == "Hello."
+    assert said["child"]["mine"]
+    assert said["child"]["served"] > 0
+    assert said["delivering"] == said["beside"] == {"text": "Hello."}
+    assert said["parent"]["inputs"] == ["parent", "child", "parent"]

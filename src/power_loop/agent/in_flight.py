@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterator
 
 from power_loop.core.background import resolve_from_any_thread
@@ -12,9 +13,10 @@ from power_loop.core.background import resolve_from_any_thread
 class InFlight:
     """Is the turns of one handle that run, and who waits for their end."""
 
-    __slots__ = ("_turns", "_waiting")
+    __slots__ = ("_pid", "_turns", "_waiting")
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         self._turns: set[object] = set()
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -24,6 +26,7 @@ class InFlight:
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Count a turn for as long as the block lasts."""
+        self._look_where_we_are()
         turn = object()
         self._turns.add(turn)
         try:
@@ -36,6 +39,7 @@ class InFlight:
 
     async def ended(self) -> None:
         """Wait until no turn runs."""
+        self._look_where_we_are()
         while self._turns:
             idle = asyncio.get_running_loop().create_future()
             self._waiting.add(idle)
@@ -45,3 +49,10 @@ class InFlight:
                     await idle
             finally:
                 self._waiting.discard(idle)
+
+    def _look_where_we_are(self) -> None:
+        """Forget, in a forked child, the turns that run in the parent."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._turns.clear()
+            self._waiting.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -501,9 +502,10 @@ class StatefulAgentLoop:
     def run_sync(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what an awaitable of this handle returns, as in `loop.run_sync(loop.get_session_stats(sid))`."""
         refuse_to_block(work)
-        if self._sync is None:
-            self._sync = SyncRunner()
-        return self._sync.run(work)
+        runner = self._sync
+        if runner is None or not runner.is_here:
+            runner = self._sync = SyncRunner()
+        return runner.run(work)
 
     def __enter__(self) -> StatefulAgentLoop:
         self._check_open()
@@ -546,7 +548,8 @@ class StatefulAgentLoop:
 
     def _kit(self, store: SessionStore) -> TurnKit:
         known = self._desk_kit
-        if known is not None and known[0] is store:
+        # A forked child has a name of its own in leases, which its desk knows.
+        if known is not None and known[0] is store and known[1].desk.pid == os.getpid():
             return known[1]
         kit = make_kit(self.config, store=store, llm=self._llm, hooks=self.hooks, bus=self.event_bus, clock=self._now)
         self._desk_kit = (store, kit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -50,15 +51,24 @@ def refuse_to_block(work: Coroutine[Any, Any, Any]) -> None:
 
 
 class SyncRunner:
-    """Is an event loop in a daemon thread; ends with `close()` or with its last reference."""
+    """Is an event loop in a daemon thread; ends with `close()` or with its last reference.
 
-    __slots__ = ("__weakref__", "_end", "_loop")
+    In a forked child its thread does not run: `is_here` tells, and ending it does nothing there.
+    """
+
+    __slots__ = ("__weakref__", "_end", "_loop", "_pid")
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=_serve, args=(self._loop,), name="power-loop-sync", daemon=True)
         thread.start()
-        self._end = weakref.finalize(self, _end, self._loop, thread)
+        self._pid = os.getpid()
+        self._end = weakref.finalize(self, _end, self._loop, thread, self._pid)
+
+    @property
+    def is_here(self) -> bool:
+        """True in the process that it was made in."""
+        return self._pid == os.getpid()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns."""
@@ -89,7 +99,10 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, pid: int) -> None:
+    if pid != os.getpid():
+        # The child has the parent's descriptors: a word to this event loop would be heard there.
+        return
     if not loop.is_closed():
         loop.call_soon_threadsafe(loop.stop)
     if thread is not threading.current_thread():

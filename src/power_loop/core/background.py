@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from power_loop.contracts.events import AgentEvent
+from power_loop.core.forked_child import renew_in_child
 
 #: A thread without work ends after this long, so that a forgotten subscription keeps none.
 THREAD_LINGER_S = 2.0
@@ -32,6 +33,7 @@ class BackgroundServer:
         self._is_serving = False
         self._is_stopped = False
         self._waiters: list[asyncio.Future[None]] = []
+        renew_in_child(self)
 
     def put(self, event: AgentEvent) -> None:
         """Queue an event."""
@@ -67,6 +69,13 @@ class BackgroundServer:
             self._waiters.append(idle)
         self.serve()
         await idle
+
+    def begin_anew(self) -> None:
+        """Leave to the parent what is queued there and who serves it."""
+        self._lock = threading.Lock()
+        self._events.clear()
+        self._waiters.clear()
+        self._is_serving = False
 
     def _next(self) -> AgentEvent | None:
         """Return the next event; where there is none, tell those who wait for that."""
@@ -108,6 +117,13 @@ class ThreadServer(BackgroundServer):
         super().stop()
         with self._lock:
             self._arrived.notify_all()
+
+    def begin_anew(self) -> None:
+        """Leave the thread and its work to the parent."""
+        super().begin_anew()
+        self._arrived = threading.Condition(self._lock)
+        self._thread = None
+        self._is_asleep = False
 
     def _run(self) -> None:
         while True:
@@ -167,6 +183,12 @@ class TaskServer(BackgroundServer):
             # The loop was closed since we looked: the events wait for the next one.
             with self._lock:
                 self._has_task = False
+
+    def begin_anew(self) -> None:
+        """Leave the event loop and its task to the parent."""
+        super().begin_anew()
+        self._loop = self._task = None
+        self._has_task = False
 
     def cancel(self) -> asyncio.Task[None] | None:
         """Break off the call that runs, unless it is that call which asks for it."""

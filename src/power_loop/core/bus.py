@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from power_loop.contracts.clock import Clock, SystemClock
 from power_loop.contracts.events import AgentEvent, EventPayload
 from power_loop.core.event_queue import EventQueue
+from power_loop.core.forked_child import renew_in_child
 from power_loop.core.subscription import Subscriber, Subscription
 
 __all__ = ["AgentEventBus", "EventQueue", "Subscriber", "Subscription"]
@@ -50,6 +51,7 @@ class AgentEventBus:
         self._routes: dict[type, tuple[Subscription, ...]] = {}
         self._waiting: deque[_Emitted] = deque()
         self._is_delivering = False
+        renew_in_child(self)
 
     @property
     def is_listening(self) -> bool:
@@ -147,6 +149,13 @@ class AgentEventBus:
         ending = [task for one in self._subscriptions if (task := one.break_off()) is not None]
         if ending:
             await asyncio.wait(ending, timeout=CANCEL_TIMEOUT_S)
+
+    def begin_anew(self) -> None:
+        """Leave to the parent, in a forked child, what its other threads were delivering."""
+        self._lock = threading.Lock()
+        self._delivery = threading.RLock()
+        self._waiting.clear()
+        self._is_delivering = False
 
     def _route(self, payload_type: type) -> tuple[Subscription, ...]:
         with self._lock:
