@@ -33,14 +33,16 @@ def answer(request: Request) -> Answer:
 
 
 def _entries(message: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the entries of the log that a message of either wire holds: one wire puts results and inputs together."""
+    """Return the entries of the log that a message of either wire holds: each puts some together."""
     role, content = message["role"], message["content"]
     if role == "system":
         return []
     if role == "tool":
         return [(role, content.removeprefix("Error: "))]
-    if role == "assistant" or isinstance(content, str):
+    if role == "assistant":
         return [(role, content or "")]
+    if isinstance(content, str):
+        return [(role, text) for text in content.split("\n\n")]
     return [("tool", part["content"]) if part["type"] == "tool_result" else (role, part["text"]) for part in content]
 
 
