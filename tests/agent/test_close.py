@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import AgentEvent, AgentEventBus, LoopClosedError, SendStatus, StatefulAgentLoop, tool
+from power_loop import AgentEvent, AgentEventBus, HookFailed, LoopClosedError, SendStatus, StatefulAgentLoop, tool
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop
-from .parts import LIMIT_S, Gate, open_files, store_threads, within_limit
+from .parts import LIMIT_S, Ears, Gate, answers, error_answers, open_files, store_threads, within_limit
 
 
 @pytest.mark.promise("graceful-close")
@@ -232,3 +232,63 @@ async def test_a_bus_that_was_given_to_a_loop_outlives_it(dsn: str) -> None:
             await loop.new_session(session_id=name)
     assert seen == ["sess_1", "sess_2"]
     assert bus.is_listening
+
+
+@pytest.mark.parametrize("way", ["hook", "tool", "gather", "thread"])
+async def test_a_turn_that_would_close_the_loop_that_waits_for_it_is_told_so(make_loop: MakeLoop, way: str) -> None:
+    @tool(name="quit")
+    async def leave() -> str:
+        """Quit."""
+        if way == "gather":
+            await asyncio.gather(loop.aclose())
+        else:
+            await loop.aclose()
+        return "bye"
+
+    @tool(name="quit")
+    def leave_from_thread() -> str:
+        """Quit."""
+        loop.close_sync()
+        return "bye"
+
+    loop = make_loop(call("quit"), "Done.", "More.", tool_registry=[leave_from_thread if way == "thread" else leave])
+    ears = Ears(loop, types=(HookFailed,))
+    if way == "hook":
+        loop.hooks.add("message.append", lambda context: loop.aclose(), name="quits")
+    sid = await loop.new_session()
+    assert (await within_limit(loop.send("go", session_id=sid))).final_text == "Done."
+    assert "would wait for itself" in error_answers(loop.llm.requests[1])[0]
+    assert all("would wait for itself" in one.error for one in ears.of(HookFailed))
+    assert bool(ears.of(HookFailed)) is (way == "hook")
+    # It was not closed half.
+    assert (await loop.send("more", session_id=sid)).final_text == "More."
+
+
+async def test_a_tool_may_start_a_task_that_closes_its_loop(make_loop: MakeLoop) -> None:
+    closing: list[asyncio.Task[None]] = []
+
+    @tool(name="quit")
+    async def leave() -> str:
+        """Quit."""
+        closing.append(asyncio.create_task(loop.aclose()))
+        return "bye"
+
+    loop = make_loop(call("quit"), "Done.", tool_registry=[leave])
+    assert (await within_limit(loop.send("go", session_id=await loop.new_session()))).final_text == "Done."
+    await within_limit(closing[0])
+    with pytest.raises(LoopClosedError):
+        await loop.new_session()
+
+
+async def test_a_tool_may_close_another_loop(make_loop: MakeLoop) -> None:
+    other = make_loop()
+
+    @tool
+    async def finish() -> str:
+        """Finish with the other."""
+        await other.aclose()
+        return "closed"
+
+    loop = make_loop(call("finish"), "Done.", tool_registry=[finish])
+    await loop.send("go", session_id=await loop.new_session())
+    assert answers(loop.llm.requests[1]) == ["closed"]

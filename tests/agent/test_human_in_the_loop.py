@@ -11,6 +11,7 @@ from power_loop import (
     Approve,
     CallNotFoundError,
     CallNotWaitingError,
+    ConfigError,
     Deny,
     Give,
     HookPoint,
@@ -450,7 +451,10 @@ async def test_the_log_of_a_waiting_turn_is_valid_whatever_is_asked_of_it(make_l
     loop, sid = await waiting_for_pay(make_loop)
     assert said(await loop.get_messages(sid)) == [("user", "go"), ("assistant", "")]
     other = make_loop("Fine.", tool_registry=[look])
-    # The tool is gone in this process: the approval stands, and the model is told that the tool is not there.
-    result = await other.resume(sid, answers={"c1": Approve()})
+    # The tool is gone in this process, so that it can say no only.
+    with pytest.raises(ConfigError, match="'pay'"):
+        await other.resume(sid, answers={"c1": Approve()})
+    assert said(await loop.get_messages(sid)) == [("user", "go"), ("assistant", "")]
+    result = await other.resume(sid, answers={"c1": Deny("not here")})
     assert (result.status, RAN) == (SendStatus.COMPLETED, [])
     assert "'pay'" in error_answers(other.llm.requests[0])[0]

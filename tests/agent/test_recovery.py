@@ -13,9 +13,9 @@ import pytest
 
 from power_loop import (
     Approve,
+    CallNotFoundError,
     CallState,
     Effect,
-    InputError,
     LeaseTaken,
     LLMRequest,
     LoopConfig,
@@ -141,8 +141,7 @@ async def test_resume_finishes_a_turn_that_died_at_any_commit(make_loop: MakeLoo
         RAN.clear()
         loop = make_loop(llm=ScriptedLLM([clever], repeat_last=True), dsn=path, tool_registry=TOOLS)
         if not await loop.get_messages(sid):
-            with pytest.raises(InputError, match="no send yet"):
-                await loop.resume(sid)
+            assert (await loop.resume(sid)).status is SendStatus.NO_SEND
             assert point == "commit.before accept"
             continue
         pending = await loop.get_pending(sid)
@@ -361,12 +360,16 @@ async def test_resuming_a_send_that_rests_gives_its_recorded_result(make_loop: M
     assert len(loop.llm.requests) == 2
 
 
-async def test_there_is_nothing_to_resume_before_the_first_send(make_loop: MakeLoop) -> None:
-    loop = make_loop()
+async def test_a_recovery_goes_over_sessions_without_a_send(make_loop: MakeLoop) -> None:
+    loop = make_loop("Fine.")
     sid = await loop.new_session()
     for door in (loop.resume, loop.heal_pending, loop.abort_pending):
-        with pytest.raises(InputError, match="no send yet"):
-            await door(sid)
+        result = await door(sid)
+        assert (result.status, result.send_index) == (SendStatus.NO_SEND, 0)
+    with pytest.raises(CallNotFoundError):
+        await loop.resume(sid, answers={"c1": Approve()})
+    assert await loop.get_messages(sid) == ()
+    assert (await loop.send("a", session_id=sid)).send_index == 1
 
 
 async def test_healing_where_nothing_is_open_changes_nothing(make_loop: MakeLoop) -> None:
@@ -378,6 +381,15 @@ async def test_healing_where_nothing_is_open_changes_nothing(make_loop: MakeLoop
         assert (await door(sid)).status is SendStatus.COMPLETED
     assert await loop.get_messages(sid) == before
     assert (await loop.send("b", session_id=sid, heal_pending=True)).final_text == "Two."
+
+
+async def test_healing_leaves_a_failed_send_as_it_is(make_loop: MakeLoop) -> None:
+    loop = make_loop(RuntimeError("down"), "Fine.")
+    sid = await loop.new_session()
+    with pytest.raises(Exception, match="down"):
+        await loop.send("a", session_id=sid)
+    assert (await loop.heal_pending(sid)).status is SendStatus.FAILED
+    assert (await loop.resume(sid)).final_text == "Fine."
 
 
 async def test_a_failed_send_may_be_given_up(make_loop: MakeLoop) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
 
 from power_loop import (
     ImagePart,
+    LLMRetryPolicy,
     LLMServerError,
+    LoopConfig,
     RequestConflictError,
+    Rewrite,
     SendLimits,
+    SendStartContext,
     SendStatus,
     TextPart,
+    Veto,
     tool,
 )
 from power_loop.testing import call
@@ -161,3 +167,57 @@ async def test_a_request_id_is_in_the_result_also_after_a_resume(make_loop: Make
         await loop.send("go", session_id=sid, request_id="r1")
     assert (await loop.resume(sid)).request_id == "r1"
     assert (await loop.resume(sid)).request_id == "r1"
+
+
+# ---- hooks about an input, and a repeat of it ----
+
+
+async def test_a_repeat_is_known_by_what_its_caller_gave_whatever_hooks_make_of_it(make_loop: MakeLoop) -> None:
+    loop = make_loop("Done.")
+    count = itertools.count(1)
+    loop.hooks.add("send.start", lambda context: Rewrite(content=f"{context.content[0].text} ({next(count)})"))
+    sid = await loop.new_session()
+    first = await loop.send("go", session_id=sid, request_id="r1")
+    again = await loop.send("go", session_id=sid, request_id="r1")
+    assert (again.is_replayed, again.final_text, again.send_index) == (True, "Done.", first.send_index)
+    assert said(await loop.get_messages(sid)) == [("user", "go (1)"), ("assistant", "Done.")]
+    with pytest.raises(RequestConflictError):
+        await loop.send("go (1)", session_id=sid, request_id="r1")
+
+
+async def test_a_repeat_gives_the_recorded_result_where_hooks_would_veto_it_by_now(make_loop: MakeLoop) -> None:
+    loop = make_loop("Done.")
+    sid = await loop.new_session()
+    await loop.send("go", session_id=sid, request_id="r1")
+    loop.hooks.add("send.start", lambda context: Veto("over quota"))
+    assert (await loop.send("go", session_id=sid, request_id="r1")).final_text == "Done."
+    assert (await loop.send("go", session_id=sid, request_id="r2")).status is SendStatus.VETOED
+
+
+async def test_hooks_are_asked_before_a_repeat_drives_a_failed_send_on(make_loop: MakeLoop) -> None:
+    loop = make_loop(LLMServerError("down"), "Done.", config=LoopConfig(retry=LLMRetryPolicy(max_attempts=1)))
+    sid = await loop.new_session()
+    with pytest.raises(LLMServerError):
+        await loop.send("go", session_id=sid, request_id="r1")
+    asked = []
+
+    def veto_once(context: SendStartContext) -> Veto | None:
+        asked.append((context.is_resume, context.send_index))
+        return Veto("not now") if len(asked) == 1 else None
+
+    loop.hooks.add("send.start", veto_once)
+    assert (await loop.send("go", session_id=sid, request_id="r1")).status is SendStatus.VETOED
+    assert (await loop.send("go", session_id=sid, request_id="r1")).final_text == "Done."
+    assert asked == [(True, 1), (True, 1)]
+
+
+@pytest.mark.parametrize("other", [None, {"type": "object", "properties": {"b": {"type": "integer"}}}])
+async def test_the_form_of_the_answer_belongs_to_the_request(make_loop: MakeLoop, other: Any) -> None:
+    loop = make_loop('{"a": 1}')
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    sid = await loop.new_session()
+    first = await loop.send("go", session_id=sid, request_id="r1", output_schema=schema)
+    again = await loop.send("go", session_id=sid, request_id="r1", output_schema=dict(schema))
+    assert (again.is_replayed, again.output) == (True, first.output)
+    with pytest.raises(RequestConflictError):
+        await loop.send("go", session_id=sid, request_id="r1", output_schema=other)

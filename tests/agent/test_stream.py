@@ -20,6 +20,7 @@ from power_loop import (
     LLMAuthError,
     LLMConnectionError,
     LLMDelta,
+    LLMError,
     LLMRequest,
     LLMResponse,
     LoopClosedError,
@@ -216,7 +217,7 @@ async def test_the_error_of_a_turn_is_raised_behind_its_last_event(make_loop: Ma
         await watch(stream, seen)
     assert isinstance(seen[-1].payload, SendFailed)
     assert seen[-1].payload.code == "llm.auth"
-    with pytest.raises(InputError):
+    with pytest.raises(LLMAuthError):
         _ = stream.result
 
 
@@ -423,3 +424,35 @@ def test_each_of_several_event_loops_on_one_bus_gets_its_streams_whole(tmp_path:
     for types in streams:
         assert (types[0], types[-1]) == ("send.started", "send.finished")
         assert types == streams[0]
+
+
+async def test_a_stream_that_nobody_reads_has_the_error_of_its_turn(make_loop: MakeLoop) -> None:
+    loop = make_loop(ValueError("down"))
+    sid = await loop.new_session()
+    async with loop.stream("go", session_id=sid) as events:
+        with pytest.raises(LLMError, match="down"):
+            await events.wait()
+    with pytest.raises(LLMError, match="down"):
+        _ = events.result
+    with pytest.raises(LLMError, match="down"):
+        await events.wait()
+
+
+async def test_a_stream_that_is_left_without_reading_has_the_cancelled_result(make_loop: MakeLoop) -> None:
+    gate = Gate()
+    loop = make_loop(gate.then("Done."))
+    sid = await loop.new_session()
+    async with loop.stream("go", session_id=sid) as events:
+        await gate.someone()
+    assert events.result.status is SendStatus.CANCELLED
+    assert await events.wait() == events.result
+
+
+async def test_a_stream_whose_turn_ended_before_it_was_left_has_its_result(make_loop: MakeLoop) -> None:
+    loop = make_loop("Done.")
+    sid = await loop.new_session()
+    ended = asyncio.Event()
+    loop.event_bus.subscribe(lambda event: ended.set(), types=(SendFinished,))
+    async with loop.stream("go", session_id=sid) as events:
+        await within_limit(ended.wait())
+    assert events.result.status is SendStatus.COMPLETED

@@ -41,6 +41,7 @@ from power_loop.core.context.window import Window, WindowCache
 from power_loop.core.hooks import Hooks
 from power_loop.core.turn import begin
 from power_loop.core.turn.budget import SendLimits
+from power_loop.core.turn.chain import Waiter, add_waiter, waiters
 from power_loop.core.turn.outcome import pending_call
 from power_loop.core.turn.scope import TurnScope
 from power_loop.core.turn.turn import TurnKit
@@ -392,11 +393,13 @@ class StatefulAgentLoop:
         cancellation: Cancellation | None = None,
     ) -> StatefulResult:
         """Drive a session's last send on from whatever the log says, in whatever process; a send that rests gives its
-        recorded result.
+        recorded result, a session without a send one with status `no_send`.
 
         `answers` are to waiting calls, by call id: `Approve()`, `Deny(reason)`, `Give(result)`; they are stored
-        together, then the turn goes on. Raises `call.not_found`, `call.not_waiting`, `input.invalid`, `session.busy`,
-        and what `send` raises.
+        together, then the turn goes on. `tools` stand in for the loop's registry, where the send brought its own; those
+        that it was begun with and that are not here are named in `SendStarted.missing_tools`, and a call of one is
+        answered with that. Raises `call.not_found`, `call.not_waiting`, `input.invalid`, `session.busy`,
+        `config.invalid` where an approved call's tool is not here, and what `send` raises.
         """
         self._check_open()
         if answers is not None and not isinstance(answers, Mapping):
@@ -413,12 +416,17 @@ class StatefulAgentLoop:
         result: Any,
         *,
         is_error: bool = False,
+        tools: ToolsLike = None,
         cancellation: Cancellation | None = None,
     ) -> StatefulResult:
-        """Bring the result of a waiting call and go on with the turn. The result is whatever a handler may return."""
+        """Bring the result of a waiting call and go on with the turn, as `resume(answers=..., tools=...)` does.
+
+        The result is whatever a handler may return.
+        """
         if not is_a(call_id, str):
             raise InputError(f"call_id is {call_id!r:.200}: get_pending() tells the ids of the calls that wait")
-        return await self.resume(session_id, answers={call_id: Give(result, is_error)}, cancellation=cancellation)
+        answers = {call_id: Give(result, is_error)}
+        return await self.resume(session_id, answers=answers, tools=tools, cancellation=cancellation)
 
     async def get_pending(self, session_id: str) -> tuple[PendingCall, ...]:
         """Return the open calls of a session: those that wait for an answer, and those that a dead process left."""
@@ -427,22 +435,28 @@ class StatefulAgentLoop:
         return tuple(pending_call(call) for call in await store.get_calls(session_id, states=tuple(OPEN_CALLS)))
 
     async def heal_pending(self, session_id: str) -> StatefulResult:
-        """Answer the open calls as not run, so that the session takes the next send; the same as
+        """Answer the open calls without running them, so that the session takes the next send; the same as
         `send(heal_pending=True)` does first.
 
-        A call that had started is answered as unknown: its effect may have happened. Without open calls nothing
-        changes.
+        A call that had started is answered as unknown: its effect may have happened. A send that rests without open
+        calls stays as it is, one that failed too, and its recorded result is returned; that of a session without a send
+        has status `no_send`.
         """
-        return await self._settle(session_id, "healed")
+        return await self._settle(session_id, "healed", only_calls=True)
 
     async def abort_pending(self, session_id: str, *, reason: str = "aborted") -> StatefulResult:
-        """End the last send without running its open calls, and return its result, with status `aborted`."""
-        return await self._settle(session_id, reason)
+        """End the last send without running its open calls, and return its result, with status `aborted`.
+
+        One that has ended gives its recorded result, a session without a send one with status `no_send`.
+        """
+        return await self._settle(session_id, reason, only_calls=False)
 
     async def cancel(self, session_id: str, *, reason: str = "cancelled") -> bool:
-        """Stop the turn that runs on a session in this process, whichever handle runs it; False if none does.
+        """Stop a session's turns in this process, those that wait in line too, whichever handle runs them; False if
+        there is none.
 
-        The turn comes to rest within moments with status `cancelled`, and its caller gets that result.
+        They come to rest within moments with status `cancelled`, and their callers get that result. A hook that is told
+        of what has happened has half a second to return then.
         """
         store = await self._ready_store()
         return is_a(session_id, str) and self._kit(store).desk.cancel(session_id, reason)
@@ -452,9 +466,15 @@ class StatefulAgentLoop:
     async def aclose(self) -> None:
         """Take no more work, wait for the sends in flight, then let the database go. May be called again.
 
-        The loop's own bus is closed with it: background subscribers get the last events first. A bus that was given
-        stays the caller's to close.
+        Raises `input.invalid` inside a hook or a tool of a turn of this loop, which it would wait for. The loop's own
+        bus is closed with it: background subscribers get the last events first. A bus that was given stays the caller's
+        to close.
         """
+        if self._as_waiter in waiters():
+            raise InputError(
+                "aclose() was called by a hook or a tool of a turn of this loop that has not returned, so that it would"
+                " wait for itself: start a task for it and return at once, or close the loop behind the send"
+            )
         self._is_closed = True
         await self._work.ended()
         opening = self._opening
@@ -535,6 +555,11 @@ class StatefulAgentLoop:
             self._windows = WindowCache(max_sessions=self.config.max_cached_sessions)
         return self._windows
 
+    @property
+    def _as_waiter(self) -> Waiter:
+        """This handle among those that wait for a turn."""
+        return (id(self), "")
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise _closed()
@@ -558,6 +583,7 @@ class StatefulAgentLoop:
     async def _seat(
         self, session_id: str, tools: ToolRegistry, scope: TurnScope, listener: EventQueue | None = None
     ) -> begin.TurnSeat:
+        add_waiter(self._as_waiter)
         store = self._store or await self.get_store()
         if not is_a(session_id, str):
             await store.get_session(session_id)  # no session has such an id, and the store says so
@@ -576,12 +602,12 @@ class StatefulAgentLoop:
     ) -> StatefulResult:
         return await begin.resume(await self._seat(session_id, tools, scope), answers)
 
-    async def _settle(self, session_id: str, reason: str) -> StatefulResult:
+    async def _settle(self, session_id: str, reason: str, *, only_calls: bool) -> StatefulResult:
         self._check_open()
         scope = TurnScope()
 
         async def settle() -> StatefulResult:
-            return await begin.settle(await self._seat(session_id, self.tools, scope), reason)
+            return await begin.settle(await self._seat(session_id, self.tools, scope), reason, only_calls=only_calls)
 
         with self._at_work():
             return await begin.join(settle(), scope)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any
@@ -26,31 +25,32 @@ class TurnStream(AsyncIterator[AgentEvent]):
                 ...
         print(events.result.final_text)
 
-    The turn begins with the block. Leaving the block early cancels the turn and waits until it rests. If the turn
-    fails, its error is raised behind the last event.
+    The turn begins with the block. Leaving the block early cancels the turn and waits until it rests; its `result` is
+    the cancelled one then. If the turn fails, its error is raised behind the last event, and by `result` and `wait()`.
     """
 
-    __slots__ = ("_events", "_result", "_scope", "_start", "_task")
+    __slots__ = ("_events", "_scope", "_start", "_task")
 
     def __init__(self, start: Start, scope: TurnScope) -> None:
         self._start = start
         self._scope = scope
         self._events = EventQueue()
         self._task: asyncio.Task[StatefulResult] | None = None
-        self._result: StatefulResult | None = None
 
     @property
     def result(self) -> StatefulResult:
-        """The result of the turn, once it rests. Raises `input.invalid` before that."""
-        if self._result is None:
+        """The result of the turn, once it rests. Raises what the turn raised, and `input.invalid` before it rests."""
+        task = self._task
+        if task is None or not task.done():
             raise InputError("the turn has not ended: read its events to the end, or await wait()")
-        return self._result
+        if task.cancelled():
+            raise InputError("the turn has no result: its event loop was shut down before it came to rest")
+        return task.result()
 
     async def wait(self) -> StatefulResult:
         """Let the turn go on to its rest without reading further events, and return its result; raises what the turn
         raises."""
-        self._result = await asyncio.shield(self._begun())
-        return self._result
+        return await asyncio.shield(self._begun())
 
     async def __aenter__(self) -> TurnStream:
         if self._task is not None:
@@ -75,8 +75,8 @@ class TurnStream(AsyncIterator[AgentEvent]):
                 raise cancelled
 
     def _ended(self, task: asyncio.Task[StatefulResult]) -> None:
-        with contextlib.suppress(BaseException):
-            self._result = task.result()
+        if not task.cancelled():
+            task.exception()  # seen: whoever asks for the result gets it
         self._events.finish()
 
     def __aiter__(self) -> TurnStream:
@@ -87,8 +87,7 @@ class TurnStream(AsyncIterator[AgentEvent]):
         try:
             return await self._events.__anext__()
         except StopAsyncIteration:
-            if self._result is None:
-                await task
+            await task
             raise
 
     def _begun(self) -> asyncio.Task[StatefulResult]:

@@ -79,12 +79,17 @@ class SessionClosed(EventPayload):
 
 @frozen
 class SendStarted(EventPayload):
-    """A turn began: with a new input, or (`is_resume`) with a stored one."""
+    """A turn began: with a new input, or (`is_resume`) with a stored one.
+
+    `missing_tools` names the tools that the send was begun with and that this process does not have: a call of one of
+    them is answered with that.
+    """
 
     type = "send.started"
 
     request_id: str | None
     is_resume: bool
+    missing_tools: tuple[str, ...] = ()
 
 
 @frozen

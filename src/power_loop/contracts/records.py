@@ -220,7 +220,8 @@ class CallStep:
 
     With a `message` (a tool message) the step also appends the answer to the log; `whole` is the result as the tool
     gave it, where the message shows a preview. `wait_kind`, `prompt`, `wait_data` go with the step to `waiting`;
-    `arguments` and `is_approved` with an approved step back to `requested`; `attempt` with a step to `started`.
+    `arguments` and `is_approved` with an approved step back to `requested`; `attempt` with a step to `started`
+    or, where a read ran, to `waiting`.
     """
 
     reply_seq: int

@@ -32,6 +32,7 @@ class SendStatus(str, Enum):
     FAILED = "failed"  # the model could not be reached; resume() tries again
     INTERRUPTED = "interrupted"  # its process died and another send went on without it
     ABORTED = "aborted"  # abort_pending() or heal_pending() ended it
+    NO_SEND = "no_send"  # of a session without a send, where one is to be resumed or given up; never stored
 
 
 #: A send in one of these states can be driven on by `resume()`.
@@ -54,7 +55,7 @@ class CallState(str, Enum):
     WAITING = "waiting"  # a person or the application has to answer
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    UNKNOWN = "unknown"  # its process died between the start and the outcome
+    UNKNOWN = "unknown"  # it had started, and was given up without an outcome
     ABORTED = "aborted"
 
 
@@ -64,7 +65,15 @@ OPEN_CALLS = frozenset({CallState.REQUESTED, CallState.STARTED, CallState.WAITIN
 #: The steps of a call. A state without a row is final and its row never changes again.
 CALL_STEPS: dict[CallState, frozenset[CallState]] = {
     CallState.REQUESTED: frozenset(
-        {CallState.STARTED, CallState.WAITING, CallState.SUCCEEDED, CallState.FAILED, CallState.ABORTED}
+        {
+            CallState.STARTED,
+            CallState.WAITING,
+            CallState.SUCCEEDED,
+            CallState.FAILED,
+            # It had run before it waited, and is given up.
+            CallState.UNKNOWN,
+            CallState.ABORTED,
+        }
     ),
     # Back to `started` is a second attempt of a call that may run again.
     CallState.STARTED: frozenset(
@@ -77,7 +86,9 @@ CALL_STEPS: dict[CallState, frozenset[CallState]] = {
             CallState.ABORTED,
         }
     ),
-    CallState.WAITING: frozenset({CallState.REQUESTED, CallState.SUCCEEDED, CallState.FAILED, CallState.ABORTED}),
+    CallState.WAITING: frozenset(
+        {CallState.REQUESTED, CallState.SUCCEEDED, CallState.FAILED, CallState.UNKNOWN, CallState.ABORTED}
+    ),
 }
 
 

@@ -80,6 +80,14 @@ def unknown_outcome(name: str) -> str:
     )
 
 
+def cancelled_wait(name: str) -> str:
+    """Answer a call that was given up while somebody outside was to bring its result."""
+    return (
+        f"{name!r} was cancelled while its result was waited for, which is brought from outside: what it does may"
+        " or may not have happened. Do not assume either: check first, or ask."
+    )
+
+
 def had_no_effect(name: str) -> str:
     """Answer a call that was interrupted and is known to have done nothing."""
     return f"{name!r} was interrupted before it had any effect. Call it again if it is still needed."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from power_loop.contracts.answers import Answer, Approve, Deny, Give
-from power_loop.contracts.errors import CallNotFoundError, CallNotWaitingError, InputError
+from power_loop.contracts.errors import CallNotFoundError, CallNotWaitingError, ConfigError, InputError
 from power_loop.contracts.events import ToolCallAnswered, ToolCallFinished
 from power_loop.contracts.json_schema import SchemaError, compile_schema
 from power_loop.contracts.messages import Message, tool_message
@@ -126,6 +126,11 @@ class _Taken:
             kind = None if call.wait_kind is None else call.wait_kind.value
             raise InputError(
                 f"call {call.call_id!r} waits for its {kind}, not for an approval: answer with Give(result)"
+            )
+        if turn.tools.prepared(call.name) is None:
+            raise ConfigError(
+                f"call {call.call_id!r} cannot be approved here, because this process has no tool {call.name!r} to run"
+                " it: add it to the loop's registry, or give it as resume(..., tools=[...]); the call waits on"
             )
         if answer.arguments is not None:
             self.arguments = _edited(turn, call, answer.arguments)

@@ -11,7 +11,6 @@ from typing import Any
 from power_loop.contracts.answers import Answer
 from power_loop.contracts.errors import (
     HookError,
-    InputError,
     LeaseLostError,
     PowerLoopError,
     SessionPendingError,
@@ -23,12 +22,12 @@ from power_loop.contracts.hooks import HookPoint, Rewrite, SendStartContext, Vet
 from power_loop.contracts.messages import ContentPart, Message, Role, content_of
 from power_loop.contracts.records import Accepted, NewSend, SendRecord
 from power_loop.contracts.results import StatefulResult
-from power_loop.contracts.states import RESUMABLE_SENDS, SendStatus
+from power_loop.contracts.states import OPEN_CALLS, RESUMABLE_SENDS, SendStatus
 from power_loop.core.bus import EventQueue
 from power_loop.core.context.window import Window, WindowCache
 from power_loop.core.turn.answers import Answers, check_waiting
 from power_loop.core.turn.chain import start
-from power_loop.core.turn.drive import abort, drive, rest_again
+from power_loop.core.turn.drive import abort, drive, rest_again, settle_open_calls
 from power_loop.core.turn.fingerprint import fingerprint
 from power_loop.core.turn.lease import Heartbeat, claim_lease
 from power_loop.core.turn.options import SendOptions
@@ -74,11 +73,12 @@ async def send(
             except SessionPendingError:
                 if not heals:
                     raise
-                await _settle(seat, "healed before another send")
+                await _settle(seat, "healed before another send", only_calls=True)
                 accepted = await _claim(seat, lambda claim: seat.kit.store.accept(claim, new))
             if isinstance(accepted, SendRecord):
                 is_unfinished = accepted.status in (SendStatus.RUNNING, SendStatus.FAILED)
-                if is_unfinished and accepted.index == (await _last_send(seat)).index:
+                last = await _last_send(seat)
+                if is_unfinished and last is not None and accepted.index == last.index:
                     asked = await _ask_start(seat, (), is_resume=True) if is_known else asked
                     if isinstance(asked, StatefulResult):
                         return asked
@@ -102,14 +102,18 @@ async def send(
 async def resume(seat: TurnSeat, answers: Mapping[str, Answer]) -> StatefulResult:
     """Drive the last send on, with answers to its waiting calls if there are any; a send that rests gives its recorded
     result."""
-    # Waiting in line takes of its time too.
-    _limit_time(seat, SendOptions.from_json((await _last_send(seat)).options))
+    begun = await _last_send(seat)
+    if begun is not None:
+        # Waiting in line takes of its time too.
+        _limit_time(seat, SendOptions.from_json(begun.options))
     try:
         async with seat.kit.desk.turn(seat.session_id, seat.scope):
             sent = await _last_send(seat)
             if answers:
                 check_waiting(seat.session_id, await seat.kit.store.get_calls(seat.session_id), answers)
-            elif sent.status not in RESUMABLE_SENDS or sent.status is SendStatus.WAITING_FOR_INPUT:
+            if sent is None:
+                return _no_send(seat)
+            if not answers and _rests(sent.status):
                 return await repeated_result(seat.kit.store, sent)
             asked = await _ask_start(seat, (), is_resume=True)
             if isinstance(asked, StatefulResult):
@@ -120,25 +124,36 @@ async def resume(seat: TurnSeat, answers: Mapping[str, Answer]) -> StatefulResul
         return _never_began(seat, seat.scope.status or SendStatus.CANCELLED, seat.scope.reason)
 
 
-async def settle(seat: TurnSeat, reason: str) -> StatefulResult:
+async def settle(seat: TurnSeat, reason: str, *, only_calls: bool = False) -> StatefulResult:
     """End the last send as aborted, with its open calls answered and not run; one that rests gives its recorded
-    result."""
+    result.
+
+    With `only_calls`, so does one that failed and has no open calls: it can be driven on.
+    """
     async with seat.kit.desk.turn(seat.session_id, seat.scope, is_stoppable=False):
-        return await _settle(seat, reason)
+        return await _settle(seat, reason, only_calls=only_calls)
 
 
-async def _settle(seat: TurnSeat, reason: str) -> StatefulResult:
+async def _settle(seat: TurnSeat, reason: str, *, only_calls: bool) -> StatefulResult:
+    store = seat.kit.store
     sent = await _last_send(seat)
-    if sent.status not in RESUMABLE_SENDS:
-        return await recorded_result(seat.kit.store, sent)
-    taken = await _claim(seat, seat.kit.store.take_up)
+    if sent is None:
+        return _no_send(seat)
+    # The ledger says what is open, whatever is recorded of the send.
+    is_open = bool(await store.get_calls(seat.session_id, states=tuple(OPEN_CALLS)))
+    if not is_open and (sent.status not in RESUMABLE_SENDS or (only_calls and sent.status is SendStatus.FAILED)):
+        return await recorded_result(store, sent)
+    taken = await _claim(seat, store.take_up)
+
+    async def end(turn: Turn) -> StatefulResult:
+        found = await store.get_send(seat.session_id, index=turn.send_index)
+        if found is None or found.status is SendStatus.RUNNING:
+            return await abort(turn, SendStatus.ABORTED, reason=reason)
+        await settle_open_calls(turn, None)
+        return await recorded_result(store, found)
+
     try:
-        return await _hold(
-            seat,
-            taken,
-            lambda: _from_store(seat, taken, sent.index),
-            lambda turn: abort(turn, SendStatus.ABORTED, reason=reason),
-        )
+        return await _hold(seat, taken, lambda: _from_store(seat, taken, sent.index, with_ended=True), end)
     except _Rests as rests:
         return await recorded_result(seat.kit.store, rests.send)
 
@@ -154,7 +169,7 @@ async def _go_on(seat: TurnSeat, sent: SendRecord, answers: Mapping[str, Answer]
             await rest_again(turn)
             raise
         turn.count_dropped(dropped_usage_of(sent))
-        turn.announce(SendStarted(sent.request_id, is_resume=True))
+        turn.announce(SendStarted(sent.request_id, is_resume=True, missing_tools=turn.missing_tools))
         await given.commit()
         return await drive(turn)
 
@@ -189,14 +204,21 @@ async def _claim(seat: TurnSeat, take: Callable[..., Any]) -> Any:
     )
 
 
-async def _last_send(seat: TurnSeat) -> SendRecord:
+async def _last_send(seat: TurnSeat) -> SendRecord | None:
+    """Return the last send of a session, or None before the first. Raises `session.not_found`."""
     sent = await seat.kit.store.get_send(seat.session_id)
     if sent is None:
         await seat.kit.store.get_session(seat.session_id)
-        raise InputError(
-            f"session {seat.session_id!r} has no send yet, so there is nothing to go on with: send() first"
-        )
     return sent
+
+
+def _rests(status: SendStatus) -> bool:
+    """Tell whether nothing but an answer lets a send of this status go on."""
+    return status not in RESUMABLE_SENDS or status is SendStatus.WAITING_FOR_INPUT
+
+
+def _no_send(seat: TurnSeat) -> StatefulResult:
+    return StatefulResult(seat.session_id, 0, SendStatus.NO_SEND, reason="the session has no send yet")
 
 
 async def _ask_start(
@@ -293,15 +315,19 @@ def _offered(tools: ToolRegistry, names: tuple[str, ...]) -> ToolRegistry:
     return tools.subset([name for name in names if name in tools])
 
 
-async def _from_store(seat: TurnSeat, taken: Accepted, index: int) -> Turn:
-    """Return the turn of a send as the store has it. Raises `_Rests` for one that does not run (any more)."""
+async def _from_store(seat: TurnSeat, taken: Accepted, index: int, *, with_ended: bool = False) -> Turn:
+    """Return the turn of a send as the store has it.
+
+    Raises `_Rests` for one that does not run (any more); `with_ended`, one that has open calls all the same is given.
+    """
     seat.windows.take(seat.session_id)
     view = await seat.kit.store.read_view(seat.session_id)
     send = view.send
     if send is not None and send.index != index:
         send = await seat.kit.store.get_send(seat.session_id, index=index)
     assert send is not None
-    if send.index != taken.send_index or send.status is not SendStatus.RUNNING:
+    is_left = with_ended and bool(view.calls)
+    if send.index != taken.send_index or not (send.status is SendStatus.RUNNING or is_left):
         raise _Rests(send)
     turn = _turn(seat, taken, Window.of(view), SendOptions.from_json(send.options), send.request_id)
     turn.go_on_from(send, view.calls)

@@ -19,7 +19,7 @@ from power_loop.contracts.hooks import (
 from power_loop.contracts.messages import Message, tool_message
 from power_loop.contracts.records import NewCall, NewReply, SendEnd
 from power_loop.contracts.results import StatefulResult
-from power_loop.contracts.states import CallState, SendStatus
+from power_loop.contracts.states import CallState, Effect, SendStatus, WaitKind
 from power_loop.core.context import texts
 from power_loop.core.turn.decide import (
     Abort,
@@ -216,19 +216,19 @@ async def rest_again(turn: Turn) -> None:
         turn.is_at_rest = True
 
 
-async def settle_open_calls(turn: Turn, end: SendEnd) -> None:
-    """Answer every open call with why it did not run, and end the send, in one transaction."""
+async def settle_open_calls(turn: Turn, end: SendEnd | None) -> None:
+    """Answer every open call with what became of it, and end the send if it has not ended, in one transaction."""
     if not turn.calls:
-        await turn.kit.store.end_send(turn.lease, turn.send_index, end)
+        if end is not None:
+            await turn.kit.store.end_send(turn.lease, turn.send_index, end)
         return
     steps = []
     messages: list[Message] = []
     for call in turn.calls:
-        may_have_run = call.is_stale
-        text = texts.unknown_outcome(call.name) if may_have_run else texts.CANCELLED_CALL
+        state, text = _given_up(call)
         message = tool_message(call.call_id, texts.content(text), is_error=True)
         messages.append(message)
-        steps.append(step_of(call, CallState.UNKNOWN if may_have_run else CallState.ABORTED, message=message))
+        steps.append(step_of(call, state, message=message))
     await turn.kit.store.advance_calls(
         turn.lease,
         steps,
@@ -239,6 +239,17 @@ async def settle_open_calls(turn: Turn, end: SendEnd) -> None:
     )
     turn.calls.clear()
     await turn.note_appended(messages)
+
+
+def _given_up(call: OpenCall) -> tuple[CallState, str]:
+    """Return how a call ends that is given up, and what the model is told, by what is known of its effect."""
+    # One that was started with its reply and not found started has not begun.
+    has_run = call.is_stale or (call.attempt > 0 and call.state is not CallState.STARTED)
+    if has_run and call.effect is not Effect.READ:
+        return CallState.UNKNOWN, texts.unknown_outcome(call.name)
+    if call.state is CallState.WAITING and call.wait_kind is WaitKind.RESULT:
+        return CallState.ABORTED, texts.cancelled_wait(call.name)
+    return CallState.ABORTED, texts.had_no_effect(call.name) if has_run else texts.CANCELLED_CALL
 
 
 async def _rest(turn: Turn, status: SendStatus, reason: str | None = None) -> StatefulResult:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from power_loop.contracts.errors import HookError
@@ -34,14 +36,15 @@ from power_loop.contracts.hooks import (
 from power_loop.contracts.messages import Message, clean_text, tool_message
 from power_loop.contracts.records import CallStep
 from power_loop.contracts.states import CallState, Effect, WaitKind
-from power_loop.contracts.tools import ToolDefinition, ToolResult, Waiting
+from power_loop.contracts.tools import ToolDefinition, ToolProbe, ToolResult, Waiting
 from power_loop.core.context import texts
+from power_loop.core.turn.chain import start
 from power_loop.core.turn.scope import TurnStopped
 from power_loop.core.turn.tool_context import CallContext
 from power_loop.core.turn.tool_run import HandlerRun, Outcome, collect
 from power_loop.core.turn.turn import OpenCall, Turn, json_object_of, step_of
 from power_loop.tools.output import Output, error_output, output_of
-from power_loop.tools.prepared import PreparedTool
+from power_loop.tools.prepared import PreparedTool, is_async_handler
 
 
 @dataclass(slots=True)
@@ -77,6 +80,10 @@ class _Settled:
     waiting: Waiting | None = None
     duration_s: float = 0.0
     has_run: bool = False
+
+
+class _NoAnswer(Exception):  # noqa: N818  (a signal of this room to itself, not an error)
+    """Says that a probe cannot tell what became of its call."""
 
 
 def starts_with_reply(turn: Turn, call: OpenCall) -> bool:
@@ -159,25 +166,42 @@ class _Batch:
 
     async def _settle_unknown(self, call: OpenCall, prepared: PreparedTool | None) -> _Settled:
         """Ask the tool's probe what became of a call whose process died; without an answer the outcome is unknown."""
-        probe = None if prepared is None else prepared.definition.probe
-        if probe is not None:
+        definition = None if prepared is None else prepared.definition
+        if definition is not None and definition.probe is not None:
             try:
-                given = probe(call.idempotency_key)
-                if asyncio.iscoroutine(given):
-                    given = await self._turn.scope.interruptible(given)
-            except TurnStopped:
-                raise
-            except Exception:
-                given = None
-                probe = None
-            if given is not None:
+                given = await self._probed(definition.probe, call.idempotency_key, definition.timeout_s)
+            except _NoAnswer:
+                pass
+            else:
+                if given is None:
+                    return self._fail(call, texts.had_no_effect(call.name))
                 output = output_of(given)
                 if isinstance(output, Output):
                     state = CallState.FAILED if output.is_error else CallState.SUCCEEDED
-                    return self._settle(call, state, output)
-            elif probe is not None:
-                return self._fail(call, texts.had_no_effect(call.name))
+                    return self._settle(call, state, output, definition)
         return self._settle(call, CallState.UNKNOWN, error_output(texts.unknown_outcome(call.name)))
+
+    async def _probed(self, probe: ToolProbe, key: str, timeout_s: float | None) -> Any:
+        """Return what a probe says within the tool's time limit. Raises `_NoAnswer`, whatever the probe does instead.
+
+        A plain function is run in a thread, like a handler.
+        """
+
+        async def ask() -> Any:
+            given = probe(key) if is_async_handler(probe) else await self._kit.desk.threads.run(partial(probe, key))
+            return await given if inspect.isawaitable(given) else given
+
+        asking = start(ask())
+        # One that is left behind may still fail.
+        asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            await self._turn.scope.interruptible(asyncio.wait((asking,), timeout=timeout_s))
+            if not asking.done() or asking.cancelled() or asking.exception() is not None:
+                raise _NoAnswer
+            return asking.result()
+        finally:
+            if not asking.done():
+                asking.cancel()
 
     async def _ask_for_all(self, ready: list[_Ready]) -> tuple[list[_Ready], list[_Settled]]:
         turn, hooks = self._turn, self._kit.hooks
@@ -402,6 +426,8 @@ class _Batch:
         step = step_of(
             call,
             CallState.WAITING,
+            # A read that ran has left no trace of it so far.
+            attempt=call.attempt or None,
             wait_kind=kind,
             prompt=prompt,
             wait_data=data,

@@ -201,6 +201,11 @@ class Turn:
         if last is not None:
             self.text_seq, self.final_text = last
 
+    @property
+    def missing_tools(self) -> tuple[str, ...]:
+        """The tools that the send was begun with and that are not here."""
+        return tuple([name for name in self.options.tools or () if name not in self.tools])
+
     def count_dropped(self, usage: Usage) -> None:
         """Count a reply that was paid for and is not stored: the end of the send tells of it."""
         self.usage = self.usage + usage
