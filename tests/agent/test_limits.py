@@ -207,6 +207,7 @@ async def test_a_limit_ends_a_send_once_and_its_result_is_the_recorded_one(make_
         {"max_tool_calls": "2"},
         {"max_seconds": 0},
         {"max_seconds": float("nan")},
+        {"max_seconds": float("inf")},
         {"max_seconds": "1"},
     ],
     ids=repr,

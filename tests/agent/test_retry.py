@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
 
 from power_loop import (
     CancellationToken,
+    ConfigError,
     LLMAuthError,
     LLMBillingError,
     LLMCallFailed,
@@ -226,3 +228,91 @@ async def test_a_model_that_answers_its_cancellation_with_an_error_is_cancelled_
     await loop.cancel(sid)
     assert (await within_limit(turn)).status is SendStatus.CANCELLED
     assert (await loop.send("b", session_id=sid)).final_text == "Fine."
+
+
+@pytest.mark.promise("retry")
+async def test_the_time_of_all_attempts_bounds_an_attempt_that_hangs(make_loop: MakeLoop) -> None:
+    ends: list[str] = []
+
+    async def hang(request: object) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.append("cancelled")
+        return "never"
+
+    policy = LLMRetryPolicy(total_s=0.05, base_delay_s=0)
+    loop = make_loop(hang, "Hello.", config=LoopConfig(retry=policy))
+    ears = Ears(loop)
+    sid = await loop.new_session()
+    with pytest.raises(LLMTimeoutError, match=r"0\.05 s that LLMRetryPolicy\(total_s=\.\.\.\)") as caught:
+        await within_limit(loop.send("a", session_id=sid))
+    assert caught.value.retryable
+    assert ends == ["cancelled"]
+    assert [(one.attempt, one.code, one.retry_in_s) for one in ears.of(LLMCallFailed)] == [(1, "llm.timeout", None)]
+    assert (await loop.resume(sid)).final_text == "Hello."
+
+
+async def test_an_attempt_that_swallows_its_cancellation_does_not_look_like_a_cancelled_turn(
+    make_loop: MakeLoop,
+) -> None:
+    async def swallow(request: object) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ValueError("odd") from None
+        return "never"
+
+    loop = make_loop(swallow, "Hello.", config=LoopConfig(retry=LLMRetryPolicy(total_s=0.05)))
+    sid = await loop.new_session()
+    with pytest.raises(LLMTimeoutError):
+        await within_limit(loop.send("a", session_id=sid))
+    assert (await loop.resume(sid)).final_text == "Hello."
+
+
+async def test_an_attempt_gets_the_time_that_the_ones_before_it_left(make_loop: MakeLoop) -> None:
+    clock = NoWaitClock()
+
+    async def fail_late(request: object) -> str:
+        clock.moved_s += 59.95
+        raise LLMServerError("late")
+
+    async def hang(request: object) -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    policy = LLMRetryPolicy(total_s=60, base_delay_s=0)
+    loop = make_loop(fail_late, hang, clock=clock, config=LoopConfig(retry=policy))
+    sid = await loop.new_session()
+    with pytest.raises(LLMTimeoutError, match="within the 60 s"):
+        await within_limit(loop.send("a", session_id=sid))
+    assert len(loop.llm.requests) == 2
+
+
+async def test_without_a_bound_no_timer_is_set(make_loop: MakeLoop) -> None:
+    loop = make_loop("Hello.", config=LoopConfig(retry=LLMRetryPolicy(total_s=math.inf, max_delay_s=math.inf)))
+    assert (await loop.send("a", session_id=await loop.new_session())).final_text == "Hello."
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_attempts": 0},
+        {"max_attempts": 1.5},
+        {"max_attempts": True},
+        {"max_attempts": None},
+        {"base_delay_s": -1},
+        {"base_delay_s": math.nan},
+        {"max_delay_s": "1"},
+        {"max_retry_after_s": None},
+        {"total_s": 0},
+        {"total_s": True},
+        {"total_s": math.nan},
+    ],
+    ids=repr,
+)
+@pytest.mark.promise("bad-input")
+def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
+    [name] = options
+    with pytest.raises(ConfigError, match=name):
+        LLMRetryPolicy(**options)

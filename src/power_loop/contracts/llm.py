@@ -7,6 +7,7 @@ from dataclasses import field
 from enum import Enum
 from typing import Any, Protocol
 
+from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.json_schema import NativeForm, SchemaDialect, native_form
 from power_loop.contracts.messages import Message, Origin, Role, TextPart, ToolCallPart
@@ -218,7 +219,8 @@ class LLMRetryPolicy:
     refuses something that can be left out (counts of tokens in the stream, thinking). The wait before attempt n is
     drawn evenly between zero and min(`max_delay_s`, `base_delay_s` * 2**(n-1)), and is never under what the provider
     asked for; if the provider asks for more than `max_retry_after_s`, the call fails at once. `total_s` bounds all
-    attempts and waits of one reply.
+    attempts and waits of one reply: an attempt that runs when it is over is cancelled (`llm.timeout`). Durations may be
+    `math.inf`. Raises `config.invalid`.
     """
 
     max_attempts: int = 4
@@ -226,3 +228,15 @@ class LLMRetryPolicy:
     max_delay_s: float = 20.0
     max_retry_after_s: float = 120.0
     total_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        attempts: Any = self.max_attempts
+        if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
+            raise ConfigError(f"max_attempts is {attempts!r:.200}: give a whole number of at least 1")
+        for name in ("base_delay_s", "max_delay_s", "max_retry_after_s", "total_s"):
+            seconds: Any = getattr(self, name)
+            # A NaN is not greater than anything.
+            is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+            if not is_number or not (seconds > 0 if name == "total_s" else seconds >= 0):
+                least = "above 0" if name == "total_s" else "of at least 0"
+                raise ConfigError(f"{name} is {seconds!r:.200}: give seconds {least}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -31,8 +32,8 @@ class SendLimits:
             value = getattr(self, field.name)
             least = 0 if field.name == "max_tool_calls" else 1
             if field.name == "max_seconds":
-                valid = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-                wanted = "seconds above 0"
+                valid = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+                wanted = "a finite number of seconds above 0"
             else:
                 valid = isinstance(value, int) and not isinstance(value, bool) and value >= least
                 wanted = f"a whole number of at least {least}"

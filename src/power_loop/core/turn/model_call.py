@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from power_loop.contracts.errors import LLMContextOverflowError, LLMError, LLMTooLargeError
+from power_loop.contracts.errors import LLMContextOverflowError, LLMError, LLMTimeoutError, LLMTooLargeError
 from power_loop.contracts.events import (
     LLMCallFailed,
     LLMCallStarted,
@@ -36,7 +36,7 @@ from power_loop.core.context.tokens import estimate_message, estimate_request
 from power_loop.core.turn.decide import OutputCheck, ReplyFacts
 from power_loop.core.turn.given_reply import read_reply
 from power_loop.core.turn.retry import retry_delay_s
-from power_loop.core.turn.scope import StrayCancellation, TurnStopped
+from power_loop.core.turn.scope import StrayCancellation, TookTooLong, TurnStopped
 from power_loop.core.turn.structured import check_output
 from power_loop.core.turn.turn import OpenCall, Turn, UnstoredReply, idempotency_key
 
@@ -178,7 +178,8 @@ async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -
         attempt += 1
         turn.announce(LLMCallStarted(info.model, attempt, len(prompt.request.messages)))
         ear = _Ear(turn)
-        given = await _attempt(turn, prompt.request, ear)
+        left_s = kit.retry.total_s - (kit.clock.monotonic_s() - began_s)
+        given = await _attempt(turn, prompt.request, ear, left_s=max(left_s, 0.0))
         if isinstance(given, LLMResponse):
             return replace(prompt, given=given), attempt
         smaller = _smaller(turn, concludes, fit, prompt, given)
@@ -238,13 +239,16 @@ def _spared_more(turn: Turn, concludes: SendStatus | None, fit: _Fit, now: Assem
     return None
 
 
-async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear) -> LLMResponse | LLMError:
+async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear, *, left_s: float) -> LLMResponse | LLMError:
     llm = turn.kit.llm
     try:
-        given = await turn.scope.interruptible(llm.generate(request, ear.hear))
+        given = await turn.scope.interruptible(llm.generate(request, ear.hear), within_s=left_s)
         return read_reply(given, giver="the model service", model=llm.info.model)
     except TurnStopped:
         raise
+    except TookTooLong:
+        limit = f"the {turn.kit.retry.total_s:g} s that LLMRetryPolicy(total_s=...) gives to all attempts at a reply"
+        return LLMTimeoutError(f"the model did not answer within {limit}", model=llm.info.model, may_retry=False)
     except LLMError as error:
         return error
     except StrayCancellation as error:

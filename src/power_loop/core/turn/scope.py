@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, TypeVar
@@ -30,6 +31,10 @@ class StopCause(Enum):
 
 class TurnStopped(Exception):  # noqa: N818  (a signal of the loop to itself, not an error)
     """Says inside a turn that its scope was stopped."""
+
+
+class TookTooLong(Exception):  # noqa: N818  (what becomes of it is the caller's word)
+    """Says that a stranger's work was cancelled because its own time was over."""
 
 
 class StrayCancellation(Exception):  # noqa: N818  (named after what it stands for)
@@ -98,19 +103,22 @@ class TurnScope:
             undo()
         self._undo.clear()
 
-    async def interruptible(self, work: Awaitable[T]) -> T:
-        """Await a stranger's work. Raises `TurnStopped` at once when the scope is or was stopped, and
-        `StrayCancellation` for a `CancelledError` of the stranger's own."""
+    async def interruptible(self, work: Awaitable[T], *, within_s: float = math.inf) -> T:
+        """Await a stranger's work. Raises `TurnStopped` at once when the scope is or was stopped, `TookTooLong` when
+        `within_s` seconds are over, and `StrayCancellation` for a `CancelledError` of the stranger's own."""
         if self.cause is not None:
             if asyncio.iscoroutine(work):
                 work.close()
             raise TurnStopped
         task = self._inside = asyncio.current_task()
+        limit = None if within_s == math.inf or task is None else _Limit(task, within_s)
         before, loan = cancellations(), lend()
         try:
             return await work
         except asyncio.CancelledError as error:
             if self.cause is None:
+                if limit is not None and limit.is_over:
+                    raise TookTooLong from None
                 if is_stray(before):
                     raise StrayCancellation(f"CancelledError: {error}") from error
                 # The event loop is being shut down: that ends the turn like any other cancellation.
@@ -120,9 +128,13 @@ class TurnScope:
             if self.cause is not None:
                 # Whatever a stranger makes of its cancellation, the turn was stopped.
                 raise TurnStopped from error
+            if limit is not None and limit.is_over:
+                raise TookTooLong from error
             raise
         finally:
             end_loan(loan)
+            if limit is not None:
+                limit.close()
             self._inside = None
             if self._is_cancelled and task is not None:
                 self._is_cancelled = False
@@ -176,6 +188,27 @@ class TurnScope:
         """Note that the turn's own task was cancelled, without cancelling it again."""
         self._inside = None
         self.stop(StopCause.CANCELLED, "the event loop is shutting down")
+
+
+class _Limit:
+    """Cancels a task after so many seconds, unless it is closed before."""
+
+    __slots__ = ("_task", "_timer", "is_over")
+
+    def __init__(self, task: asyncio.Task[Any], seconds: float) -> None:
+        self.is_over = False
+        self._task = task
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._end)
+
+    def close(self) -> None:
+        """Leave the task alone, and take back what was asked of it."""
+        self._timer.cancel()
+        if self.is_over:
+            take_back(self._task)
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._task.cancel()
 
 
 async def uninterrupted(work: Awaitable[T]) -> T:
