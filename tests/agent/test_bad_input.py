@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 
 from power_loop import (
     ConfigError,
+    ImagePart,
+    InputError,
     LLMResponse,
     Message,
     PowerLoopError,
     Role,
+    SchemaPolicy,
     SendStatus,
     StatefulAgentLoop,
     StopReason,
@@ -160,9 +163,11 @@ async def test_no_argument_of_a_wrong_kind_gives_anything_but_a_coded_error(make
         for parameter in inspect.signature(method).parameters:
             with contextlib.suppress(PowerLoopError):
                 await within_limit(method(**{**arguments, parameter: value}))
-    for name in ("config", "hooks", "event_bus"):
+    for name in ("config", "hooks", "event_bus", "schema", "clock"):
         with pytest.raises(ConfigError, match=name):
             make_loop(**{name: value})
+    with pytest.raises(ConfigError, match="store"):
+        StatefulAgentLoop(llm=loop.llm, store=value)
     assert (await loop.send("still here", session_id=sid)).is_completed
 
 
@@ -246,6 +251,52 @@ async def test_a_very_long_history_and_a_very_long_message_are_kept(make_loop: M
     result = await loop.send("again", session_id=sid)
     assert result.final_text == "Fine.", "what does not fit is left out of the request, not of the log"
     assert len(await loop.get_messages(sid)) == 4
+
+
+@pytest.mark.parametrize("bad", ["a/b", "..", "a..b", ".a", "a\\b", "a b", "é", "x" * 65, "", 5, b"a"])
+@pytest.mark.promise("bad-input")
+async def test_an_id_that_would_be_another_place_in_a_file_name_is_refused(make_loop: MakeLoop, bad: Any) -> None:
+    loop = make_loop()
+    with pytest.raises(InputError, match="session_id"):
+        await loop.new_session(session_id=bad)
+    assert await loop.new_session(session_id="user:7.b-c_D") == "user:7.b-c_D"
+
+
+@pytest.mark.parametrize("schema", ["auto_create", "verify", SchemaPolicy.VERIFY])
+async def test_a_schema_policy_may_be_named_by_its_word(make_loop: MakeLoop, schema: Any) -> None:
+    await make_loop().new_session()
+    assert await make_loop(schema=schema).new_session()
+
+
+@pytest.mark.parametrize("text", [5, None, b"x", ["x"]])
+@pytest.mark.promise("bad-input")
+def test_a_text_part_that_holds_no_text_is_refused(text: Any) -> None:
+    with pytest.raises(InputError, match="the text of a TextPart is"):
+        TextPart(text)
+
+
+async def test_an_image_of_bytes_is_refused_with_what_to_do(make_loop: MakeLoop) -> None:
+    loop = make_loop()
+    sid = await loop.new_session()
+    image: Any = b"\x89PNG"
+    with pytest.raises(InputError, match="bytes to from_bytes"):
+        await loop.send([ImagePart(data=image)], session_id=sid)
+    assert await loop.get_messages(sid) == ()
+
+
+async def test_a_call_id_that_no_database_takes_is_mended(make_loop: MakeLoop) -> None:
+    @tool(effect="read")
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    reply = LLMResponse(Message(Role.ASSISTANT, (ToolCallPart("\ud800x\0", "look", "{}"),)), StopReason.TOOL_CALLS)
+    loop = make_loop(reply, "Fine.", tool_registry=[look])
+    sid = await loop.new_session()
+    assert (await loop.send("go", session_id=sid)).final_text == "Fine."
+    log = await make_loop().get_messages(sid)
+    assert log[1].message.tool_calls[0].id == "\ufffdx\ufffd"
+    assert [part.text for part in (await loop.get_tool_result(sid, "\ufffdx\ufffd")) or ()] == ["seen"]
 
 
 async def test_metadata_of_any_json_comes_back_as_it_was(make_loop: MakeLoop) -> None:

@@ -45,8 +45,17 @@ async def test_ids_that_differ_in_case_are_different_sessions(store: SessionStor
     assert (await store.get_session("sess")).system_prompt == "lower"
 
 
-@pytest.mark.parametrize("bad", ["", " ", "a b", "a\n", "é", "a\0", "\ud800", "x" * 129, None, 7])
-async def test_an_id_that_no_database_could_keep_is_refused(store: SessionStore, bad: str) -> None:
+# fmt: off
+BAD_IDS = [
+    "", " ", "a b", "a\n", "é", "a\0", "\ud800", "x" * 65, None, 7, b"a",
+    # What would be another place in a file name or a URL.
+    "..", "a..b", ".", ".a", "a/b", "a\\b", "%2e", "a?b", "a#b", "' OR 1=1 --",
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("bad", BAD_IDS)
+async def test_an_id_that_is_none_everywhere_is_refused(store: SessionStore, bad: str) -> None:
     with pytest.raises(InputError):
         await store.create_session(bad, system_prompt=None, metadata={})
     with pytest.raises(SessionNotFoundError):
@@ -55,9 +64,8 @@ async def test_an_id_that_no_database_could_keep_is_refused(store: SessionStore,
         await store.accept(claim(bad), new_send())
 
 
-@pytest.mark.parametrize("odd", ["' OR 1=1 --", "%", "_", "\\", '"', "{}", "?", "x" * 128])
+@pytest.mark.parametrize("odd", ["--", "_", ":", "NULL", "_e_s_1", "a.b", "x" * 64])
 async def test_an_id_is_data_and_never_sql(store: SessionStore, odd: str) -> None:
-    odd = odd.replace(" ", "-")
     await new_session(store, "sess_1")
     with pytest.raises(SessionNotFoundError):
         await store.get_session(odd)

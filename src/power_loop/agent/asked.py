@@ -18,9 +18,6 @@ from power_loop.core.turn.scope import TurnScope
 from power_loop.core.turn.structured import prepare_schema
 from power_loop.tools.registry import ToolRegistry, ToolsLike
 
-# Session ids go into URLs, file names and every database's keys.
-_MAX_ID_CHARS = 64
-
 Cancellation = CancellationToken | asyncio.Event | Any
 
 
@@ -86,19 +83,22 @@ def is_a(value: object, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def check_session_id(session_id: object) -> None:
-    """Raise `input.invalid` for what cannot be the id of a new session."""
-    is_id = (
-        isinstance(session_id, str)
-        and 0 < len(session_id) <= _MAX_ID_CHARS
-        and session_id.isascii()
-        and session_id.isprintable()
-        and " " not in session_id
-    )
-    if not is_id:
-        raise InputError(
-            f"session_id {session_id!r:.200} is not 1 to {_MAX_ID_CHARS} printable ASCII characters without spaces"
-        )
+def check_call_id(call_id: Any) -> None:
+    """Raise `input.invalid` for what cannot be the id of a call."""
+    if not isinstance(call_id, str):
+        raise InputError(f"call_id is {call_id!r:.200}: get_pending() tells the ids of the calls that wait")
+
+
+def check_store(store: Any) -> None:
+    """Raise `config.invalid` for what is no open store."""
+    if isinstance(store, type) or not hasattr(store, "create_session"):
+        raise ConfigError(f"store is {store!r:.200}: give what `await open_store(dsn)` returns, or a dsn instead")
+
+
+def check_clock(clock: Any) -> None:
+    """Raise `config.invalid` for what is no clock."""
+    if isinstance(clock, type) or not hasattr(clock, "new_id"):
+        raise ConfigError(f"clock is {clock!r:.200}: give an object with the methods of Clock, such as SystemClock()")
 
 
 def check_prompt(system_prompt: Any) -> None:

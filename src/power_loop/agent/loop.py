@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from power_loop.agent.asked import (
     AskedSend,
     Cancellation,
+    check_call_id,
+    check_clock,
     check_prompt,
-    check_session_id,
+    check_store,
     follow,
     is_a,
     read_send,
@@ -35,6 +37,7 @@ from power_loop.contracts.messages import ContentPart, UserInput
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import MessageRecord, Page, SessionRecord, SessionStats
 from power_loop.contracts.results import PendingCall, StatefulResult
+from power_loop.contracts.session_ids import check_session_id
 from power_loop.contracts.states import OPEN_CALLS, SchemaPolicy, SessionState
 from power_loop.core.bus import AgentEventBus, EventQueue
 from power_loop.core.context.window import Window, WindowCache
@@ -45,7 +48,7 @@ from power_loop.core.turn.chain import Waiter, add_waiter, waiters
 from power_loop.core.turn.outcome import pending_call
 from power_loop.core.turn.scope import TurnScope
 from power_loop.core.turn.turn import TurnKit
-from power_loop.runtime.store.open import open_store
+from power_loop.runtime.store.open import open_store, schema_policy_of
 from power_loop.tools.registry import ToolRegistry, ToolsLike
 
 T = TypeVar("T")
@@ -93,7 +96,7 @@ class StatefulAgentLoop:
         dsn: str | None = None,
         store: SessionStore | None = None,
         table_prefix: str = "pl_",
-        schema: SchemaPolicy = SchemaPolicy.AUTO_CREATE,
+        schema: SchemaPolicy | str = SchemaPolicy.AUTO_CREATE,
         config: LoopConfig | None = None,
         tool_registry: ToolsLike = None,
         hooks: Hooks | None = None,
@@ -110,13 +113,17 @@ class StatefulAgentLoop:
             ("event_bus", event_bus, AgentEventBus),
         ):
             if value is not None and not isinstance(value, kind):
-                raise ConfigError(f"{name} is {value!r:.200}: give a {kind.__name__}")
+                raise ConfigError(f"{name} is {value!r:.200}: give an object of the class {kind.__name__}")
+        if store is not None:
+            check_store(store)
+        if clock is not None:
+            check_clock(clock)
         self._llm = llm
         self._dsn = DEFAULT_DSN if dsn is None else dsn
         self._store = store
         self._owns_store = store is None
         self._prefix = table_prefix
-        self._schema = schema
+        self._schema = schema if schema is SchemaPolicy.AUTO_CREATE else schema_policy_of(schema)
         self._config = config
         self._tools = tool_registry
         self._hooks = hooks
@@ -272,6 +279,7 @@ class StatefulAgentLoop:
 
     async def get_tool_result(self, session_id: str, call_id: str) -> tuple[ContentPart, ...] | None:
         """Return the whole result of a tool call, also where the model is shown a preview; None if it has none."""
+        check_call_id(call_id)
         return await (await self._ready_store()).get_tool_result(session_id, call_id)
 
     async def prewarm(self, session_id: str) -> None:
@@ -423,8 +431,7 @@ class StatefulAgentLoop:
 
         The result is whatever a handler may return.
         """
-        if not is_a(call_id, str):
-            raise InputError(f"call_id is {call_id!r:.200}: get_pending() tells the ids of the calls that wait")
+        check_call_id(call_id)
         answers = {call_id: Give(result, is_error)}
         return await self.resume(session_id, answers=answers, tools=tools, cancellation=cancellation)
 

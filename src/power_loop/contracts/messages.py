@@ -58,7 +58,10 @@ class TextPart:
     text: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", clean_text(self.text))
+        text: Any = self.text
+        if not isinstance(text, str):
+            raise InputError(f"the text of a TextPart is {_shown(text)}: give text")
+        object.__setattr__(self, "text", clean_text(text))
 
 
 @frozen
@@ -131,6 +134,9 @@ class ToolCallPart:
     arguments: str
 
     def __post_init__(self) -> None:
+        # What is no text is told to whoever made it when the reply is read.
+        if isinstance(self.id, str):
+            object.__setattr__(self, "id", clean_text(self.id))
         object.__setattr__(self, "name", clean_text(self.name))
         object.__setattr__(self, "arguments", clean_text(self.arguments))
 

@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from power_loop.contracts.errors import StoreNewerError, StoreSchemaError
+from power_loop.contracts.errors import ConfigError, StoreNewerError, StoreSchemaError
 from power_loop.contracts.states import SchemaPolicy
 from power_loop.runtime.store.open import open_store
 from power_loop.runtime.store.sql.provision import SCHEMA_VERSION
@@ -221,3 +222,17 @@ async def test_verify_and_auto_create_can_share_an_open_database(tmp_path: Path)
     await maker.create_session("sess_1", system_prompt=None, metadata={})
     await checked.aclose()
     await maker.aclose()
+
+
+async def test_a_policy_may_be_named_by_its_word(tmp_path: Path) -> None:
+    with pytest.raises(StoreSchemaError):
+        await open_store(tmp_path / "app.db", schema="verify")
+    for word in ("auto_create", "verify"):
+        await (await open_store(tmp_path / "app.db", schema=word)).aclose()
+
+
+@pytest.mark.parametrize("schema", ["create", "", None, 5, []])
+async def test_a_policy_that_is_none_is_refused(tmp_path: Path, schema: Any) -> None:
+    with pytest.raises(ConfigError, match="give SchemaPolicy"):
+        await open_store(tmp_path / "app.db", schema=schema)
+    assert os.listdir(tmp_path) == []

@@ -18,6 +18,7 @@ _MEMORY = ":memory:"
 _SYNCHRONOUS = ("off", "normal", "full", "extra")
 _PARAMETERS = ("synchronous", "busy_timeout_s")
 _MAX_BUSY_TIMEOUT_S = 3600.0
+_SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 _FORMS = "app.db, /data/app.db, sqlite:///app.db, sqlite:////data/app.db or :memory:"
 
 
@@ -90,6 +91,8 @@ def _checked_path(path: str, shown: str) -> str:
         os.fsencode(path)
     except UnicodeEncodeError as error:
         raise InvalidDsnError(f"dsn {shown} has characters that no path can have") from error
+    if path.endswith(_SEPARATORS):
+        raise InvalidDsnError(f"dsn {shown} names a directory: give the file in it, such as {path}app.db")
     return path
 
 

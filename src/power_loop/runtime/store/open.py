@@ -8,6 +8,7 @@ import weakref
 from queue import Empty, SimpleQueue
 
 from power_loop.contracts.clock import Clock, SystemClock
+from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.states import SchemaPolicy
 from power_loop.runtime.store.dsn import SqliteDsn, parse_dsn
 from power_loop.runtime.store.sql.dialect import Renderer
@@ -30,28 +31,38 @@ async def open_store(
     dsn: str | os.PathLike[str],
     *,
     table_prefix: str = "pl_",
-    schema: SchemaPolicy = SchemaPolicy.AUTO_CREATE,
+    schema: SchemaPolicy | str = SchemaPolicy.AUTO_CREATE,
     clock: Clock | None = None,
 ) -> SqlSessionStore:
     """Return a handle on the store behind a DSN, such as `app.db`; cheap where the process has it open already.
 
     The database closes when the last handle's `aclose()` was called, or soon after the last one was forgotten. Every
-    `:memory:` is a database of its own. Raises `store.invalid_dsn`, `store.invalid_table_prefix`,
+    `:memory:` is a database of its own. Raises `config.invalid`, `store.invalid_dsn`, `store.invalid_table_prefix`,
     `store.not_a_database`, `store.read_only`, `store.schema_newer`, `store.schema`, `store.unavailable`.
     """
     clock = clock or SystemClock()
+    policy = schema_policy_of(schema)
     shared = _share(parse_dsn(dsn))
     store: SqlSessionStore | None = None
     try:
         rooms = shared.rooms(table_prefix)
         store = shared.handle(rooms, clock)
-        if not shared.is_provisioned(rooms, schema):
-            await provision(rooms.database, rooms.render, schema, clock)
-            shared.note_provisioned(rooms, schema)
+        if not shared.is_provisioned(rooms, policy):
+            await provision(rooms.database, rooms.render, policy, clock)
+            shared.note_provisioned(rooms, policy)
     except BaseException:
         await (shared.give_back() if store is None else store.aclose())
         raise
     return store
+
+
+def schema_policy_of(schema: SchemaPolicy | str) -> SchemaPolicy:
+    """Return the policy that a word means. Raises `config.invalid`."""
+    try:
+        return SchemaPolicy(schema)
+    except ValueError as error:
+        known = " or ".join(f"SchemaPolicy.{one.name} ({one.value!r})" for one in SchemaPolicy)
+        raise ConfigError(f"schema is {schema!r:.200}: give {known}") from error
 
 
 class _SharedDatabase:

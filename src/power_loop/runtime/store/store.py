@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -25,6 +24,7 @@ from power_loop.contracts.records import (
     SessionStats,
     SessionView,
 )
+from power_loop.contracts.session_ids import check_session_id, is_session_id
 from power_loop.contracts.states import CallState, SessionState
 from power_loop.runtime.store.codec import encode_json
 from power_loop.runtime.store.commits import Commits
@@ -36,8 +36,6 @@ from power_loop.runtime.store.sql.dialect import Renderer
 from power_loop.runtime.store.tool_calls import ToolCalls
 from power_loop.runtime.store.usage import ModelCalls
 
-# Portable as a key on every database, in URLs and in logs.
-_SESSION_ID = re.compile(r"[!-~]{1,128}")
 _MAX_PAGE = 1000
 _END_OF_LOG = (1 << 63) - 1
 
@@ -108,11 +106,8 @@ class SqlSessionStore:
     async def create_session(
         self, session_id: str, *, system_prompt: str | None, metadata: Mapping[str, Any]
     ) -> SessionRecord:
-        """Make a session. Raises `session.exists`, and `input.invalid` for an id that not every database can hold."""
-        if not _is_id(session_id):
-            raise InputError(
-                f"session id {session_id!r} is not usable: give 1 to 128 characters of visible ASCII without spaces"
-            )
+        """Make a session. Raises `session.exists`, and `input.invalid` for what cannot be an id."""
+        check_session_id(session_id)
         prompt = None if system_prompt is None else clean_text(system_prompt)
         text = encode_json(metadata, "metadata of a session")
         at_ms = self._clock.now_ms()
@@ -374,9 +369,5 @@ class _ClosedDatabase:
 
 def _check_id(session_id: str) -> None:
     """Refuse an id that no session can have, before a database has to compare it."""
-    if not _is_id(session_id):
+    if not is_session_id(session_id):
         raise not_found(session_id)
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and _SESSION_ID.fullmatch(value) is not None
