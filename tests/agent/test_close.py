@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from power_loop import AgentEvent, AgentEventBus, HookFailed, LoopClosedError, SendStatus, StatefulAgentLoop, tool
+from power_loop.core.turn import chain
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop
@@ -235,7 +236,11 @@ async def test_a_bus_that_was_given_to_a_loop_outlives_it(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["hook", "tool", "gather", "thread"])
-async def test_a_turn_that_would_close_the_loop_that_waits_for_it_is_told_so(make_loop: MakeLoop, way: str) -> None:
+async def test_a_turn_that_would_close_the_loop_that_waits_for_it_is_told_so(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(chain, "SUSPENSE_S", 0.01)
+
     @tool(name="quit")
     async def leave() -> str:
         """Quit."""
@@ -262,6 +267,7 @@ async def test_a_turn_that_would_close_the_loop_that_waits_for_it_is_told_so(mak
     assert bool(ears.of(HookFailed)) is (way == "hook")
     # It was not closed half.
     assert (await loop.send("more", session_id=sid)).final_text == "More."
+    await asyncio.to_thread(loop.close_sync)
 
 
 async def test_a_tool_may_start_a_task_that_closes_its_loop(make_loop: MakeLoop) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from power_loop import HookFailed, HookPoint, InputError, SendStatus, ToolContext, tool
+from power_loop.core.turn import chain
 from power_loop.testing import call
 
 from .conftest import MakeLoop
@@ -58,8 +59,9 @@ async def test_a_tool_that_would_wait_for_its_own_turn_is_told_so(make_loop: Mak
 
 @pytest.mark.parametrize("way", ["gather", "wait_for", "task", "thread"])
 async def test_a_tool_that_waits_for_its_own_turn_through_another_task_is_told_so(
-    make_loop: MakeLoop, way: str
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
+    monkeypatch.setattr(chain, "SUSPENSE_S", 0.01)
     running = asyncio.get_running_loop()
 
     @tool
@@ -93,6 +95,7 @@ async def test_a_task_that_a_tool_starts_goes_on_with_its_session_behind_the_tur
     async def follow_up(ctx: ToolContext) -> str:
         """Go on later."""
         begun.append(asyncio.create_task(loop.send("go on", session_id=ctx.session_id)))
+        await asyncio.sleep(0)
         return "later"
 
     loop = make_loop(call("follow_up"), "One.", "Two.", tool_registry=[follow_up])
@@ -142,6 +145,8 @@ async def test_a_task_that_a_hook_starts_goes_on_with_its_session_behind_the_tur
     async def go_on(context: Any) -> None:
         if not begun:
             begun.append(asyncio.create_task(loop.send("go on", session_id=context.session_id)))
+            # The task stands in line while its turn still runs.
+            await asyncio.sleep(0)
 
     loop.hooks.add(point, go_on)
     await loop.send("go", session_id=sid)

@@ -44,7 +44,7 @@ from power_loop.core.context.window import Window, WindowCache
 from power_loop.core.hooks import Hooks
 from power_loop.core.turn import begin
 from power_loop.core.turn.budget import SendLimits
-from power_loop.core.turn.chain import Waiter, add_waiter, waiters
+from power_loop.core.turn.chain import Waiter, add_waiter, is_awaited_by
 from power_loop.core.turn.outcome import pending_call
 from power_loop.core.turn.scope import TurnScope
 from power_loop.core.turn.turn import TurnKit
@@ -477,10 +477,10 @@ class StatefulAgentLoop:
         bus is closed with it: background subscribers get the last events first. A bus that was given stays the caller's
         to close.
         """
-        if self._as_waiter in waiters():
+        if await is_awaited_by(self._as_waiter):
             raise InputError(
                 "aclose() was called by a hook or a tool of a turn of this loop that has not returned, so that it would"
-                " wait for itself: start a task for it and return at once, or close the loop behind the send"
+                " wait for itself: start a task for it and return, or close the loop behind the send"
             )
         self._is_closed = True
         await self._work.ended()

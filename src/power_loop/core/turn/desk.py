@@ -13,7 +13,7 @@ from typing import Any
 
 from power_loop.contracts.errors import InputError
 from power_loop.contracts.ports import SessionStore
-from power_loop.core.turn.chain import add_waiter, waiters
+from power_loop.core.turn.chain import add_waiter, is_awaited_by
 from power_loop.core.turn.scope import StopCause, TurnScope
 from power_loop.core.turn.threads import ThreadPool
 
@@ -67,11 +67,11 @@ class Desk:
         Raises `input.invalid` inside that very turn, which would wait for itself.
         """
         waiter = (id(self), session_id)
-        if waiter in waiters():
+        if await scope.interruptible(is_awaited_by(waiter)):
             raise InputError(
                 f"session {session_id!r} was given something to do by a hook or a tool of its own turn that has not"
-                " returned, so that the turn would wait for itself: start a task for it and return at once, or use"
-                " another session"
+                " returned, so that the turn would wait for itself: start a task for it and return, or use another"
+                " session"
             )
         add_waiter(waiter)
         loop = asyncio.get_running_loop()
