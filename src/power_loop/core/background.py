@@ -33,7 +33,7 @@ class BackgroundServer:
         self._is_serving = False
         self._is_stopped = False
         self._waiters: list[asyncio.Future[None]] = []
-        renew_in_child(self)
+        renew_in_child(self, BackgroundServer._begin_anew)
 
     def put(self, event: AgentEvent) -> None:
         """Queue an event."""
@@ -70,12 +70,17 @@ class BackgroundServer:
         self.serve()
         await idle
 
-    def begin_anew(self) -> None:
+    def _begin_anew(self) -> None:
         """Leave to the parent what is queued there and who serves it."""
         self._lock = threading.Lock()
         self._events.clear()
         self._waiters.clear()
         self._is_serving = False
+        self._leave_server()
+
+    def _leave_server(self) -> None:
+        """Forget, in a forked child, who serves in the parent."""
+        raise NotImplementedError
 
     def _next(self) -> AgentEvent | None:
         """Return the next event; where there is none, tell those who wait for that."""
@@ -118,9 +123,7 @@ class ThreadServer(BackgroundServer):
         with self._lock:
             self._arrived.notify_all()
 
-    def begin_anew(self) -> None:
-        """Leave the thread and its work to the parent."""
-        super().begin_anew()
+    def _leave_server(self) -> None:
         self._arrived = threading.Condition(self._lock)
         self._thread = None
         self._is_asleep = False
@@ -184,9 +187,7 @@ class TaskServer(BackgroundServer):
             with self._lock:
                 self._has_task = False
 
-    def begin_anew(self) -> None:
-        """Leave the event loop and its task to the parent."""
-        super().begin_anew()
+    def _leave_server(self) -> None:
         self._loop = self._task = None
         self._has_task = False
 

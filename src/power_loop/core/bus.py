@@ -51,7 +51,7 @@ class AgentEventBus:
         self._routes: dict[type, tuple[Subscription, ...]] = {}
         self._waiting: deque[_Emitted] = deque()
         self._is_delivering = False
-        renew_in_child(self)
+        renew_in_child(self, AgentEventBus._begin_anew)
 
     @property
     def is_listening(self) -> bool:
@@ -150,7 +150,7 @@ class AgentEventBus:
         if ending:
             await asyncio.wait(ending, timeout=CANCEL_TIMEOUT_S)
 
-    def begin_anew(self) -> None:
+    def _begin_anew(self) -> None:
         """Leave to the parent, in a forked child, what its other threads were delivering."""
         self._lock = threading.Lock()
         self._delivery = threading.RLock()

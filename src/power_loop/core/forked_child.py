@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_RENEWED: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
 
-class Renewable(Protocol):
-    """Is what would hang in a forked child: a lock that another thread held, a thread that is not there."""
+def renew_in_child(one: T, renew: Callable[[T], None]) -> None:
+    """Call `renew(one)` in each forked child, for as long as `one` lives.
 
-    def begin_anew(self) -> None:
-        """Forget what belongs to the parent."""
-        ...
-
-
-_RENEWABLE: weakref.WeakSet[Renewable] = weakref.WeakSet()
-
-
-def renew_in_child(one: Renewable) -> None:
-    """Call `one.begin_anew()` in each forked child, for as long as `one` lives."""
-    _RENEWABLE.add(one)
+    There a lock that another thread held stays locked, and a thread that is waited for never comes.
+    """
+    _RENEWED[one] = renew
 
 
 def _renew() -> None:
-    for one in list(_RENEWABLE):
-        one.begin_anew()
+    for one, renew in list(_RENEWED.items()):
+        renew(one)
 
 
 if hasattr(os, "register_at_fork"):
