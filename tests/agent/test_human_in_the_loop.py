@@ -389,8 +389,9 @@ async def test_a_plain_send_on_a_waiting_session_names_both_ways_out(make_loop: 
     with pytest.raises(SessionPendingError) as caught:
         await loop.send("more", session_id=sid)
     assert caught.value.call_ids == ("c1",)
-    for way in ("resume(", "heal_pending=True", "1 open call ('c1'):"):
+    for way in (f"resume({sid!r}, answers={{'c1': Approve()}})", "heal_pending=True", "1 open call ('c1'):"):
         assert way in str(caught.value)
+    assert f"resume({sid!r}) " not in str(caught.value), "which would give back what is recorded"
     result = await loop.send("more", session_id=sid, heal_pending=True)
     assert (result.status, result.final_text, RAN) == (SendStatus.COMPLETED, "Fine.", [])
     assert len(error_answers(loop.llm.requests[1])) == 1

@@ -14,7 +14,18 @@ from power_loop.contracts.errors import (
     SessionPendingError,
 )
 from power_loop.contracts.messages import clean_text
-from power_loop.contracts.records import Accepted, CallStep, Claim, Lease, NewReply, NewSend, SendEnd, SendRecord
+from power_loop.contracts.records import (
+    Accepted,
+    CallRecord,
+    CallStep,
+    Claim,
+    Lease,
+    NewReply,
+    NewSend,
+    SendEnd,
+    SendRecord,
+)
+from power_loop.contracts.states import CallState, WaitKind
 from power_loop.runtime.store.codec import encode_json
 from power_loop.runtime.store.messages import Messages, message_row
 from power_loop.runtime.store.sends import UNFINISHED_SENDS, Sends
@@ -66,7 +77,7 @@ class Commits:
             if head is None:
                 return await self._sessions.refusal(tx, session_id, at_ms=at_ms, needs_open=True)
             if head.open_calls:
-                raise _pending(session_id, await self._calls.open_ids(tx, session_id))
+                raise _pending(session_id, await self._calls.read_open(tx, session_id))
             if head.send_status in _UNFINISHED:
                 await self._sends.interrupt(tx, session_id, head.send_count - 1, at_ms=at_ms)
             seq = head.next_seq - 1
@@ -230,19 +241,24 @@ def _same_request(known: SendRecord, new: NewSend, request_id: str) -> SendRecor
     if known.input_hash != new.input_hash:
         raise RequestConflictError(
             f"request_id {request_id!r} was used in session {known.session_id!r} for send {known.index} with another"
-            " input: a request_id belongs to one input, give this one a new one",
+            " input or output_schema: a request_id belongs to one request, give this one a new one",
             session_id=known.session_id,
             request_id=request_id,
         )
     return known
 
 
-def _pending(session_id: str, call_ids: tuple[str, ...]) -> SessionPendingError:
+def _pending(session_id: str, calls: tuple[CallRecord, ...]) -> SessionPendingError:
+    call_ids = tuple([call.call_id for call in calls])
+    waiting = [call for call in calls if call.state is CallState.WAITING]
+    ways = [] if len(waiting) == len(calls) else [f"resume({session_id!r}) goes on with what did not come to its end"]
+    if waiting:
+        answer = "Approve()" if waiting[0].wait_kind is WaitKind.APPROVAL else "Give(...)"
+        answers = f"{{{waiting[0].call_id!r}: {answer}}}"
+        ways.append(f"resume({session_id!r}, answers={answers}) answers what waits")
+    ways.append("send(..., heal_pending=True) gives all of it up and goes on")
     return SessionPendingError(
-        f"session {session_id!r} has {_counted(call_ids)}: resume({session_id!r}) runs what is open to its end,"
-        " send(..., heal_pending=True) aborts it and goes on",
-        session_id=session_id,
-        call_ids=call_ids,
+        f"session {session_id!r} has {_counted(call_ids)}: {', '.join(ways)}", session_id=session_id, call_ids=call_ids
     )
 
 

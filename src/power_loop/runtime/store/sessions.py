@@ -207,8 +207,8 @@ class Sessions:
             until_ms = at_ms + ttl_ms
             await tx.execute(self._shorten, (until_ms, session_id, until_ms))
         return SessionBusyError(
-            f"session {session_id!r} is busy: {owner!r} holds its lease for {until_ms - at_ms} ms more; wait, or cancel"
-            " that turn",
+            f"session {session_id!r} is busy: {owner!r} holds its lease for {until_ms - at_ms} ms more, and longer"
+            " while its turn runs: try again later; that process can cancel the turn",
             session_id=session_id,
             owner=owner,
             lease_until_ms=until_ms,

@@ -69,7 +69,6 @@ class ToolCalls:
             f" ORDER BY s.idx DESC LIMIT 1), 0) AND {IS_OPEN_CALL} {order}"
         )
         self._open = render(f"SELECT {_COLUMNS} FROM {{tool_calls}} {is_open}")
-        self._open_ids = render(f"SELECT call_id FROM {{tool_calls}} {is_open}")
         self._state = render("SELECT state FROM {tool_calls} WHERE session_id = ? AND reply_seq = ? AND idx = ?")
         self._count = render(
             "SELECT COUNT(*) FROM {tool_calls} WHERE session_id = ? AND reply_seq >= ? AND reply_seq < ?"
@@ -160,10 +159,6 @@ class ToolCalls:
     async def read_open(self, tx: Transaction, session_id: str) -> tuple[CallRecord, ...]:
         """Return the open calls in order."""
         return tuple([_record_of(session_id, row) for row in await tx.query(self._open, (session_id, session_id))])
-
-    async def open_ids(self, tx: Transaction, session_id: str) -> tuple[str, ...]:
-        """Return the ids of the open calls in order."""
-        return tuple([call_id for (call_id,) in await tx.query(self._open_ids, (session_id, session_id))])
 
     async def count(self, tx: Transaction, session_id: str, *, from_seq: int, to_seq: int) -> int:
         """Return how many calls the replies from `from_seq` to before `to_seq` asked for."""
