@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from power_loop import HookPoint
 from tests.house.pages import ROOT, Block, blocks_of, pages, run_blocks
 from tests.model_server import ThreadedModelServer
 
@@ -69,3 +70,11 @@ def anchors(text: str) -> set[str]:
         re.sub(r"[^\w\- ]", "", found["text"].lower()).strip().replace(" ", "-") for found in _HEADING.finditer(text)
     )
     return set(ids)
+
+
+def test_the_guide_says_of_every_hook_point_what_a_raise_does() -> None:
+    guide = (ROOT / "docs/en/user-guide/hooks.md").read_text("utf-8")
+    table = guide.partition("## When a hook raises")[2].partition("## ")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = [name for cell in cells for name in re.findall(r"`([\w.]+)`", cell)]
+    assert sorted(named) == sorted(point.value for point in HookPoint)
