@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -588,3 +590,27 @@ async def test_a_call_that_waits_for_a_thread_is_never_run_once_it_is_given_up(
     loop.llm.add(call("last"), "Done.")
     await within_limit(loop.send("c", session_id=sid))
     assert ran == ["hold"]
+
+
+@pytest.mark.parametrize("way", ["its task", "every task"])
+async def test_a_send_that_is_cancelled_at_any_step_leaves_no_coroutine_behind(make_loop: MakeLoop, way: str) -> None:
+    loop = make_loop(*["Fine."] * 40)
+    loop.hooks.add("send.end", lambda context: asyncio.sleep(0))
+    sids = [await loop.new_session() for _ in range(20)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for steps, sid in enumerate(sids):
+            sending = asyncio.create_task(loop.send("go", session_id=sid))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if way == "its task":
+                sending.cancel()
+            else:
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+            await within_limit(asyncio.wait({sending}))
+            del sending
+        gc.collect()
+    assert [str(one.message) for one in caught if "never awaited" in str(one.message)] == []
+    for sid in sids:
+        assert (await loop.send("go", session_id=sid)).is_completed
