@@ -95,7 +95,7 @@ def test_no_module_evaluates_prints_or_reads_pickles() -> None:
 
 @pytest.mark.promise("nothing-global")
 def test_no_module_keeps_a_changing_global() -> None:
-    """A `global` statement is how a module changes its own state; the registry of open databases is the one that may."""
+    """A `global` statement is how a module changes its state; the registry of open databases is the one that may."""
     found = [
         f"{path.name}:{node.lineno}"
         for path, tree in sources()
