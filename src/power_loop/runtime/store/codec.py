@@ -34,7 +34,7 @@ _encode_sorted = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort
 _decode = json.JSONDecoder().decode
 
 # What reading a damaged value can raise.
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError)
 
 
 # ---- JSON values ----
