@@ -10,6 +10,7 @@ import pytest
 
 from power_loop import (
     ImagePart,
+    InputError,
     LLMRetryPolicy,
     LLMServerError,
     LoopConfig,
@@ -221,3 +222,17 @@ async def test_the_form_of_the_answer_belongs_to_the_request(make_loop: MakeLoop
     assert (again.is_replayed, again.output) == (True, first.output)
     with pytest.raises(RequestConflictError):
         await loop.send("go", session_id=sid, request_id="r1", output_schema=other)
+
+
+@pytest.mark.parametrize("has_hooks", [True, False])
+@pytest.mark.parametrize("request_id", ["", 5, object(), ["r1"], b"r1", "r" * 300, "r\ud800"])
+async def test_what_can_be_no_request_id_is_refused_with_and_without_hooks(
+    make_loop: MakeLoop, request_id: Any, has_hooks: bool
+) -> None:
+    loop = make_loop()
+    if has_hooks:
+        loop.hooks.add("send.start", lambda context: None)
+    sid = await loop.new_session()
+    with pytest.raises(InputError, match=r"request_id .* is not usable"):
+        await loop.send("go", session_id=sid, request_id=request_id)
+    assert await loop.get_messages(sid) == ()

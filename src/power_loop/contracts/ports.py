@@ -101,7 +101,10 @@ class SessionStore(Protocol):
     async def get_send(
         self, session_id: str, *, index: int | None = None, request_id: str | None = None
     ) -> SendRecord | None:
-        """Return a send by its index or its request id; the last one if neither is given. None if there is none."""
+        """Return a send by its index or its request id; the last one if neither is given. None if there is none.
+
+        Raises `input.invalid` for what can be no request id.
+        """
         ...
 
     async def get_tool_result(self, session_id: str, call_id: str) -> tuple[ContentPart, ...] | None:

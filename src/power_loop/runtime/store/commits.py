@@ -66,7 +66,7 @@ class Commits:
         session_id = claim.session_id
         row = message_row(new.message)
         options = encode_json(new.options, "options of a send")
-        request_id = None if new.request_id is None else _checked_request_id(new.request_id)
+        request_id = None if new.request_id is None else checked_request_id(new.request_id)
 
         async def body(tx: Transaction) -> Accepted | SendRecord | SessionBusyError | SessionClosedError:
             if request_id is not None:
@@ -268,7 +268,8 @@ def _counted(call_ids: tuple[str, ...]) -> str:
     return f"{count} ({', '.join(map(repr, call_ids))})"
 
 
-def _checked_request_id(request_id: Any) -> str:
+def checked_request_id(request_id: Any) -> str:
+    """Return a request id that can be stored. Raises `input.invalid` for anything else."""
     is_text = isinstance(request_id, str) and 0 < len(request_id) <= _MAX_REQUEST_ID_CHARS
     if not is_text or clean_text(request_id) != request_id:
         raise InputError(

@@ -27,7 +27,7 @@ from power_loop.contracts.records import (
 from power_loop.contracts.session_ids import check_session_id, is_session_id
 from power_loop.contracts.states import CallState, SessionState
 from power_loop.runtime.store.codec import encode_json
-from power_loop.runtime.store.commits import Commits
+from power_loop.runtime.store.commits import Commits, checked_request_id
 from power_loop.runtime.store.messages import Messages
 from power_loop.runtime.store.sends import Sends
 from power_loop.runtime.store.sessions import Sessions, not_found
@@ -235,6 +235,8 @@ class SqlSessionStore:
         """Return a send by its index or its request id; the last one if neither is given. None if there is none."""
         if index is not None and request_id is not None:
             raise InputError("index and request_id both name a send: give one of them")
+        if request_id is not None:
+            checked_request_id(request_id)
 
         async def body(tx: Transaction) -> SendRecord | None:
             found = await self._rooms.sends.get(tx, session_id, index=index, request_id=request_id)
