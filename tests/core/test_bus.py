@@ -610,6 +610,34 @@ async def test_aclose_cancels_an_async_subscriber_that_never_ends(caplog: pytest
     assert "still busy" in caplog.text
 
 
+async def test_a_background_subscriber_may_close_the_bus_and_waits_for_the_others_only() -> None:
+    bus, seen = AgentEventBus(), list[str]()
+    in_task, in_thread = asyncio.get_running_loop().create_future(), threading.Event()
+
+    async def note(event: AgentEvent) -> None:
+        await asyncio.sleep(0)
+        seen.extend(texts_of([event]))
+
+    async def close(event: AgentEvent) -> None:
+        await bus.aclose(timeout_s=LIMIT_S * 10)
+        in_task.set_result(None)
+
+    bus.subscribe(close, background=True)
+    bus.subscribe(note, background=True)
+    emit(bus, "a")
+    await asyncio.wait_for(in_task, LIMIT_S)
+    assert seen == ["a"]
+    assert not bus.is_listening
+
+    def close_from_a_thread(event: AgentEvent) -> None:
+        asyncio.run(bus.aclose(timeout_s=LIMIT_S * 10))
+        in_thread.set()
+
+    bus.subscribe(close_from_a_thread, background=True)
+    emit(bus, "b")
+    assert await asyncio.to_thread(in_thread.wait, LIMIT_S)
+
+
 async def test_unsubscribing_lets_the_call_that_runs_come_to_its_end() -> None:
     bus, gate, seen = AgentEventBus(), asyncio.Event(), list[str]()
 

@@ -56,6 +56,10 @@ class BackgroundServer:
             self._is_stopped = True
             self._events.clear()
 
+    def is_caller(self) -> bool:
+        """Tell whether it is the callback itself that runs this, which would wait for itself."""
+        raise NotImplementedError
+
     def cancel(self) -> asyncio.Task[None] | None:
         """Break off the call that runs, if that can be done; return the task that ends with it here, if one does."""
         return None
@@ -116,6 +120,10 @@ class ThreadServer(BackgroundServer):
                 self._thread.start()
             elif self._is_asleep:
                 self._arrived.notify()
+
+    def is_caller(self) -> bool:
+        """Tell whether this runs in the server's own thread."""
+        return self._thread is threading.current_thread()
 
     def stop(self) -> None:
         """Take no more events, forget those that wait, and let the thread end."""
@@ -191,6 +199,11 @@ class TaskServer(BackgroundServer):
         self._loop = self._task = None
         self._has_task = False
 
+    def is_caller(self) -> bool:
+        """Tell whether this runs in the server's own task."""
+        task = self._task
+        return task is not None and running_loop() is task.get_loop() and asyncio.current_task() is task
+
     def cancel(self) -> asyncio.Task[None] | None:
         """Break off the call that runs, unless it is that call which asks for it."""
         with self._lock:
@@ -202,7 +215,7 @@ class TaskServer(BackgroundServer):
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(task.cancel)
             return None
-        if task is asyncio.current_task():
+        if self.is_caller():
             return None
         task.cancel()
         return task

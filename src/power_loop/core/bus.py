@@ -128,8 +128,12 @@ class AgentEventBus:
                 self._is_delivering = False
 
     async def drain(self, *, timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
-        """Wait until the background subscribers have served what they have; False if that took too long."""
-        serving = [asyncio.ensure_future(each.wait_until_idle()) for each in self._subscriptions]
+        """Wait until the background subscribers have served what they have; False if that took too long.
+
+        A subscriber that calls this does not wait for itself.
+        """
+        others = [each for each in self._subscriptions if not each.is_caller()]
+        serving = [asyncio.ensure_future(each.wait_until_idle()) for each in others]
         if not serving:
             return True
         try:

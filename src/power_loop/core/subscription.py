@@ -89,6 +89,10 @@ class Subscription:
         self.unsubscribe()
         return None if self._server is None else self._server.cancel()
 
+    def is_caller(self) -> bool:
+        """Tell whether it is the background subscriber itself that runs this."""
+        return self._server is not None and self._server.is_caller()
+
     async def wait_until_idle(self) -> None:
         """Return once a background subscriber has served what is queued; at once for an inline one."""
         if self._server is not None:
