@@ -85,6 +85,8 @@ def left_alone(story: Story, dead: Facts) -> Expected:
     rows = open_calls(dead)
     for row in rows:
         text = texts.unknown_outcome(row["name"]) if row["state"] == "started" else texts.CANCELLED_CALL
+        if row["state"] == "waiting" and row["attempt"]:
+            text = texts.had_no_effect(row["name"])  # `colour` ran, and is a read
         log.append(("tool", row["call_id"], text, True))
     status = send["status"]
     if status in ("running", "waiting_for_input"):
