@@ -102,28 +102,36 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _init_of(shape: _Shape, *, has_post_init: bool) -> Callable[..., None]:
-    names, defaults, factories = shape.names, shape.defaults, shape.factories
-    setters = list(shape.setters.items())
+    names, factories = shape.names, shape.factories
     count = len(names)
+    puts = list(shape.setters.values())
+    # What is left to be filled behind so many positional arguments.
+    tails = [
+        tuple((name, shape.setters[name], shape.defaults.get(name, _MISSING)) for name in names[taken:])
+        for taken in range(count + 1)
+    ]
 
     def __init__(self: Any, *args: Any, **given: Any) -> None:  # noqa: N807
         taken = len(args)
         if taken > count:
             raise TypeError(f"{type(self).__name__}() takes {count} arguments, and {taken} were given")
-        for (_, put), value in zip(setters, args):  # noqa: B905 - the rest comes by name or by default
+        for put, value in zip(puts, args):  # noqa: B905 - the rest comes by name or by default
             put(self, value)
         if taken < count or given:
-            for name, put in setters[taken:]:
+            used = 0
+            for name, put, default in tails[taken]:
                 if name in given:
-                    put(self, given.pop(name))
-                elif name in defaults:
-                    put(self, defaults[name])
+                    put(self, given[name])
+                    used += 1
+                elif default is not _MISSING:
+                    put(self, default)
                 elif name in factories:
                     put(self, factories[name]())
                 else:
                     raise TypeError(f"{type(self).__name__}() needs {name!r}")
-            if given:
-                raise TypeError(_unexpected(type(self).__name__, given, names))
+            if used != len(given):
+                unused = [name for name in given if name not in names[taken:]]
+                raise TypeError(_unexpected(type(self).__name__, unused, names))
         if has_post_init:
             self.__post_init__()
 

@@ -309,7 +309,7 @@ def _understand(
     info = turn.kit.llm.info
     message = _with_own_ids(turn, response.message)
     if message.origin is None:
-        message = replace(message, origin=info.origin, memo={})
+        message = Message(message.role, message.parts, info.origin)
     counted = _usage(prompt, response)
     turn.usage = turn.usage + counted
     turn.rounds += 1

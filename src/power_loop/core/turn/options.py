@@ -62,7 +62,7 @@ class SendOptions:
 
     def over(self, defaults: SendOptions) -> SendOptions:
         """Return these options with those of `defaults` where there is no choice."""
-        if self is _PLAIN:
+        if self == _PLAIN:
             return defaults
         missing = {name: getattr(defaults, name) for name in _FIELDS if getattr(self, name) is None}
         return replace(self, **missing)
