@@ -11,6 +11,7 @@ import ast
 import importlib
 import re
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -92,15 +93,20 @@ def stable_api() -> str:
     return _table(("Name", "Is", "What it says of itself"), rows)
 
 
+def _is_class(value: object) -> bool:
+    # On Python 3.10 an alias such as `Callable[[int], None]` counts as a type.
+    return isinstance(value, type) and not isinstance(value, types.GenericAlias)
+
+
 def _kind(value: object) -> str:
-    if isinstance(value, type):
+    if isinstance(value, type) and _is_class(value):
         return "error" if issubclass(value, BaseException) else "class"
     return "function" if callable(value) and hasattr(value, "__code__") else "value"
 
 
 def _sentence_of(value: object) -> str:
     """Return the first sentence of a class's or function's own docstring; a plain value has none."""
-    if not hasattr(value, "__module__") or not (isinstance(value, type) or hasattr(value, "__code__")):
+    if not hasattr(value, "__module__") or not (_is_class(value) or hasattr(value, "__code__")):
         return ""
     return first_sentence(value.__doc__)
 
