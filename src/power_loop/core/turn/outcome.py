@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from power_loop.contracts.json_schema import InvalidJson, loads_strict
@@ -10,7 +10,7 @@ from power_loop.contracts.llm import Usage
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import CallRecord, SendRecord
 from power_loop.contracts.results import PendingCall, StatefulResult
-from power_loop.contracts.states import OPEN_CALLS, CallState, SendStatus, WaitKind
+from power_loop.contracts.states import CallState, SendStatus
 from power_loop.core.turn.options import SendOptions
 from power_loop.core.turn.structured import check_output, output_error
 from power_loop.core.turn.turn import OpenCall, Turn
@@ -104,13 +104,3 @@ def shown_arguments(text: str) -> Mapping[str, Any]:
     except InvalidJson:
         return {"_raw": text}
     return value if isinstance(value, dict) else {"_raw": text}
-
-
-def open_calls_of(calls: Sequence[CallRecord]) -> tuple[CallRecord, ...]:
-    """Return the calls that keep a send from ending."""
-    return tuple(call for call in calls if call.state in OPEN_CALLS)
-
-
-def is_approval(call: OpenCall) -> bool:
-    """Tell whether a call waits for a person's yes."""
-    return call.state is CallState.WAITING and call.wait_kind is WaitKind.APPROVAL

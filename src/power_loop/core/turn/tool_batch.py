@@ -352,10 +352,7 @@ class _Batch:
         assert outcome.output is not None
         output = outcome.output
         if outcome.state is not CallState.ABORTED:
-            if outcome.error is not None:
-                output = await self._rewritten(one, output, outcome.error)
-            else:
-                output = await self._rewritten(one, output, None)
+            output = await self._rewritten(one, output, outcome.error)
         settled = self._settle(one.call, outcome.state, output, one.prepared.definition, duration_s)
         return replace(settled, has_run=True)
 
