@@ -9,40 +9,13 @@ import pytest
 from power_loop import LLMCallFinished, SendStatus, StreamReset, TextDelta
 from power_loop.core.context import texts
 from tests.model_server import Fault, faults, say
+from tests.model_server.harmless import HARMLESS, HARMLESS_ON_OPENAI
 
 from .stage import ANSWER_COST, USAGE, Stages, Way, cost, paying, playing
 
 TEXT = ("Hél", "lo ", "thére")
 WHOLE_TEXT = "Héllo thére"
 
-HARMLESS: list[tuple[str, Fault]] = [
-    ("rechunk", faults.rechunk(1)),
-    ("rechunk", faults.rechunk(7)),
-    ("coalesced", faults.coalesced()),
-    ("drip", faults.drip(0.0)),
-    ("delayed", faults.delayed(0.0)),
-    ("bom", faults.bom()),
-    ("line_ends", faults.line_ends("lf")),
-    ("line_ends", faults.line_ends("crlf")),
-    ("line_ends", faults.line_ends("cr")),
-    ("line_ends", faults.line_ends("mixed")),
-    ("comments", faults.comments()),
-    ("ids_and_retry", faults.ids_and_retry()),
-    ("no_space", faults.no_space()),
-    ("multiline_data", faults.multiline_data()),
-    ("missing_done", faults.missing_done()),
-    ("cut_before_done", faults.cut_before_done()),
-    ("no_final_chunk", faults.no_final_chunk()),
-    ("unknown_event", faults.unknown_event()),
-    ("unknown_delta", faults.unknown_delta()),
-    ("ping", faults.ping()),
-    ("header", faults.header("x-surprise", "yes")),
-]
-HARMLESS_ON_OPENAI: list[tuple[str, Fault]] = [
-    ("empty_choices", faults.empty_choices()),
-    ("null_fields", faults.null_fields()),
-    ("usage_in_every_chunk", faults.usage_in_every_chunk()),
-]
 #: By fault: what it is made of, the code of the error that it is, and whether a piece was heard before it (None: it may
 #: be, because a reset may throw away what was sent before it).
 HARMFUL: list[tuple[str, Fault, str, bool | None]] = [

@@ -25,6 +25,7 @@ from power_loop.contracts.errors import (
 )
 from power_loop.contracts.llm import StopReason
 from tests.model_server import Failure, Fault, ModelServer, faults, say
+from tests.model_server.harmless import HARMLESS, HARMLESS_ON_OPENAI
 
 from .conftest import Ask, Way
 
@@ -144,34 +145,6 @@ async def test_a_redirect_names_where_it_leads_and_is_not_followed(ask: Ask, way
     assert not target.requests
 
 
-HARMLESS: list[tuple[str, Fault]] = [
-    ("rechunk", faults.rechunk(1)),
-    ("rechunk", faults.rechunk(7)),
-    ("coalesced", faults.coalesced()),
-    ("drip", faults.drip(0.0)),
-    ("delayed", faults.delayed(0.0)),
-    ("bom", faults.bom()),
-    ("line_ends", faults.line_ends("lf")),
-    ("line_ends", faults.line_ends("crlf")),
-    ("line_ends", faults.line_ends("cr")),
-    ("line_ends", faults.line_ends("mixed")),
-    ("comments", faults.comments()),
-    ("ids_and_retry", faults.ids_and_retry()),
-    ("no_space", faults.no_space()),
-    ("multiline_data", faults.multiline_data()),
-    ("missing_done", faults.missing_done()),
-    ("cut_before_done", faults.cut_before_done()),
-    ("no_final_chunk", faults.no_final_chunk()),
-    ("unknown_event", faults.unknown_event()),
-    ("unknown_delta", faults.unknown_delta()),
-    ("ping", faults.ping()),
-    ("header", faults.header("x-surprise", "yes")),
-]
-OPENAI_ONLY: list[tuple[str, Fault]] = [
-    ("empty_choices", faults.empty_choices()),
-    ("null_fields", faults.null_fields()),
-    ("usage_in_every_chunk", faults.usage_in_every_chunk()),
-]
 HARMFUL: list[tuple[str, Fault, type[LLMError]]] = [
     ("cut_after", faults.cut_after(1), LLMConnectionError),
     ("cut_after", faults.cut_after(3, reset=True), LLMConnectionError),
@@ -200,7 +173,7 @@ async def test_a_harmless_oddity_changes_nothing(ask: Ask, way: Way, fault: Faul
     assert reply.message.origin.wire == way.wire
 
 
-@pytest.mark.parametrize("fault", [row[1] for row in OPENAI_ONLY], ids=[row[0] for row in OPENAI_ONLY])
+@pytest.mark.parametrize("fault", [row[1] for row in HARMLESS_ON_OPENAI], ids=[row[0] for row in HARMLESS_ON_OPENAI])
 async def test_a_harmless_oddity_of_compatible_servers_changes_nothing(ask: Ask, openai_way: Way, fault: Fault) -> None:
     async with ModelServer([say(*TEXT, faults=(fault,))]) as server:
         reply, heard = await ask(openai_way, server)
@@ -263,6 +236,6 @@ async def test_a_stream_that_is_cut_anywhere_is_whole_or_an_error(ask: Ask, lean
 
 
 def test_every_failure_and_fault_of_the_server_has_its_test() -> None:
-    tested: set[Any] = {row[0] for row in [*HARMLESS, *OPENAI_ONLY]} | {row[0] for row in HARMFUL} | OTHER_FAULTS
+    tested: set[Any] = {row[0] for row in [*HARMLESS, *HARMLESS_ON_OPENAI]} | {row[0] for row in HARMFUL} | OTHER_FAULTS
     assert tested == faults.FAULTS.keys()
     assert {row[0] for row in FAILURES} | OTHER_FAILURES == faults.FAILURES.keys()
