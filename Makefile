@@ -4,6 +4,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
+# Where it is set, each of the hundreds of processes that tests start compiles everything for itself.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -60,17 +62,28 @@ docs-check: $(STAMP) ## are the printed parts of the docs what the code says
 	$(call bold,printed docs)
 	@$(BIN)/python scripts/print_architecture.py --check
 
-pytest: $(STAMP) ## the tests; PYTEST_ARGS are handed on
+pytest: $(STAMP) ## the tests, on the databases that are here; PYTEST_ARGS are handed on
 	$(call bold,tests)
 	@$(BIN)/python -m pytest --no-real -n auto --maxprocesses 4 --dist worksteal -q $(PYTEST_ARGS)
 
-test-versions: ## the tests on the oldest and the newest Python of this machine
-	@sh scripts/test_versions.sh $(VERSIONS)
+databases: ## bring PostgreSQL, MySQL and MariaDB where they are missing; no service is started
+	@sh scripts/install_databases.sh
 
-test-floors: ## the model transports on the oldest SDKs that we support
-	@sh scripts/test_floors.sh
+sandbox: ## bring bubblewrap, in which commands of agents are run, where it is missing
+	@sh scripts/install_sandbox.sh
 
-test-all: test test-versions test-floors ## test, test-versions and test-floors
+ripgrep: ## bring ripgrep, which searches ask first, where it is missing
+	@sh scripts/install_program.sh rg ripgrep && rg --version | head -n 1 || echo "the tests that go by ripgrep are skipped"
+
+test-versions: ## what may differ by the Python, on the oldest and the newest one of this machine
+	@PYTEST_ARGS='$(PYTEST_ARGS)' sh scripts/test_versions.sh $(VERSIONS)
+
+test-floors: ## what talks to SDKs and drivers, on the oldest ones that we support
+	@PYTEST_ARGS='$(PYTEST_ARGS)' sh scripts/test_floors.sh
+
+# A database that is still missing after `databases` is an error.
+test-all: PYTEST_ARGS += --all-databases
+test-all: databases ripgrep test test-floors test-versions ## all that CI runs: every database, both ends of Pythons and packages
 
 # --- on real models, and how fast -----------------------------------------------------------------------------------
 
@@ -86,6 +99,9 @@ bench: $(STAMP) ## the benchmarks, with their table and plot
 
 # --- by hand --------------------------------------------------------------------------------------------------------
 
+crash: $(STAMP) ## the whole crash matrix, which goes on where it was ended; ONE=row makes one again, CRASH_ARGS are handed on
+	@$(BIN)/python -m tests.crash.full $(if $(ONE),--one '$(ONE)') $(CRASH_ARGS)
+
 format: $(STAMP) ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet $(wildcard $(CODE)); $(BIN)/ruff format $(wildcard $(CODE))
 
@@ -93,8 +109,8 @@ docs-print: $(STAMP) ## print the parts of the docs that come from the code
 	@$(BIN)/python scripts/print_architecture.py
 
 clean: ## remove the environments and every cache
-	@rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	@rm -rf .databases .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .crash build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help env test check format-check lint types walls docs-check pytest test-versions test-floors test-all \
-  demo real bench format docs-print clean
+.PHONY: help env test check format-check lint types walls docs-check pytest databases sandbox ripgrep test-versions test-floors test-all \
+  demo real bench crash format docs-print clean

@@ -10,6 +10,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from benchmarks.backends import bench_backends, bench_leases, bench_long_history
+from benchmarks.context import bench_growth, bench_long_send, bench_long_session, bench_prefixes
 from benchmarks.crowd import bench_crowd
 from benchmarks.report import Result, machine, show, write
 from benchmarks.setting import ROOT, Setting
@@ -27,6 +29,13 @@ CASES: dict[str, Callable[[Setting], Awaitable[Result]]] = {
     "kernel": bench_in_process,
     "statements": bench_statements,
     "storage": bench_storage,
+    "backends": bench_backends,
+    "history": bench_long_history,
+    "leases": bench_leases,
+    "growth": bench_growth,
+    "prefixes": bench_prefixes,
+    "rounds": bench_long_send,
+    "session": bench_long_session,
     "import": bench_import,
     "handle": bench_handle,
 }

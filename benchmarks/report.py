@@ -34,6 +34,16 @@ class Bars:
     more_is_better: bool = False
 
 
+@dataclass(frozen=True)
+class Curves:
+    """One graph: lines of points, by name."""
+
+    title: str
+    unit: str
+    along: str
+    lines: dict[str, list[tuple[float, float]]]
+
+
 @dataclass
 class Result:
     """One table with its targets. `note` tells in a sentence or two what was done."""
@@ -44,6 +54,7 @@ class Result:
     rows: list[Sequence[str]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     bars: list[Bars] = field(default_factory=list)
+    curves: list[Curves] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
 
@@ -111,6 +122,8 @@ def write(results: Sequence[Result], folder: Path, *, where: str, when: str, qui
     lines += [f"| {c.target} | {c.measured} | {VERDICTS[c.holds]} |" for result in results for c in result.claims]
     if plot(results, folder / "results.svg"):
         lines += ["", "![the figures as bars](results.svg)"]
+    if draw(results, folder / "curves.svg"):
+        lines += ["", "![what grows and what does not, as curves](curves.svg)"]
     for result in results:
         lines += ["", f"## {result.title}", "", result.note, "", "| " + " | ".join(result.columns) + " |"]
         lines.append("|---|" + "---:|" * (len(result.columns) - 1))
@@ -155,6 +168,36 @@ def plot(results: Sequence[Result], path: Path) -> bool:
             axis.spines[side].set_visible(False)
     figure.tight_layout()
     # The same figures give the same file.
+    matplotlib.rcParams["svg.hashsalt"] = "power-loop"
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+    return True
+
+
+def draw(results: Sequence[Result], path: Path) -> bool:
+    """Draw every graph of curves beside the others; False where there is none, or if matplotlib is not installed."""
+    graphs = [curves for result in results for curves in result.curves]
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    if not graphs:
+        return False
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(graphs), figsize=(6 * len(graphs), 4), squeeze=False)
+    for axis, curves in zip(axes.flat, graphs, strict=True):
+        for name, points in curves.lines.items():
+            axis.plot(*zip(*points, strict=True), label=name, linewidth=1.4)
+        axis.set_yscale("log")
+        axis.set_xlabel(curves.along, fontsize=8)
+        axis.set_title(f"{curves.title} ({curves.unit}, less is better)", fontsize=9, loc="left")
+        axis.tick_params(labelsize=8)
+        axis.legend(fontsize=8, frameon=False)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    figure.tight_layout()
     matplotlib.rcParams["svg.hashsalt"] = "power-loop"
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

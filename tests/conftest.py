@@ -1,12 +1,15 @@
-"""What holds for every test: no keys in the environment, live-model tests on demand, properties without a clock."""
+"""What holds for every test: no keys in the environment, live models on demand, databases named, no clock."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.servers import plugin, shared
 
 # A key or an address that happens to be set on a machine must not change what a test does, nor reach a provider.
 _OURS = ("POWER_LOOP_", "OPENAI_", "ANTHROPIC_")
@@ -19,6 +22,19 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-real", action="store_true", help="leave out the tests that talk to a live model")
+    plugin.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    plugin.configure(config)
+
+
+def pytest_unconfigure() -> None:
+    shared.leave()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    plugin.summarize(terminalreporter)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

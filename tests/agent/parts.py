@@ -1,4 +1,4 @@
-"""What the tests of the loop are made of: ears that keep events, gates that hold a step, a clock that never waits."""
+"""What the tests of the loop are made of: ears that keep events, gates that hold a step, waits that have an end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from power_loop import (
     Message,
     StatefulAgentLoop,
     StatefulResult,
-    SystemClock,
     TextPart,
     ToolResultPart,
     TurnStream,
@@ -124,22 +123,15 @@ async def watch(stream: TurnStream, seen: list[AgentEvent]) -> StatefulResult:
     return events.result
 
 
-class NoWaitClock(SystemClock):
-    """Sleeps in no time: its own time moves on by what was slept."""
+class Unprintable(Exception):  # noqa: N818
+    """Has no words: to print it fails."""
 
-    __slots__ = ("moved_s", "slept")
+    def __str__(self) -> str:
+        raise RuntimeError("it has no words")
 
-    def __init__(self) -> None:
-        self.moved_s = 0.0
-        self.slept: list[float] = []
 
-    def monotonic_s(self) -> float:
-        return super().monotonic_s() + self.moved_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.moved_s += seconds
-        await asyncio.sleep(0)
+class Panic(BaseException):
+    """Is no `Exception`, like the panic of a native extension."""
 
 
 class CountingStore:
@@ -218,3 +210,8 @@ def error_answers(request: LLMRequest) -> list[str]:
     """Return those of the answers that are marked as errors."""
     results = [(message, message.tool_result) for message in request.messages]
     return [text_of(message) for message, result in results if result is not None and result.is_error]
+
+
+def is_fold(request: LLMRequest) -> bool:
+    """Tell whether a model is asked to fold a conversation, and not to go on with it."""
+    return (request.system or "").startswith("You keep the record of a long conversation")

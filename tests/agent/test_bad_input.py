@@ -16,6 +16,7 @@ from power_loop import (
     ImagePart,
     InputError,
     LLMResponse,
+    LoopConfig,
     Message,
     PowerLoopError,
     Role,
@@ -244,7 +245,7 @@ async def test_a_model_that_replies_in_another_role_or_with_foreign_parts_is_sur
 
 
 async def test_a_very_long_history_and_a_very_long_message_are_kept(make_loop: MakeLoop) -> None:
-    loop = make_loop("y" * 3_000_000, "Fine.")
+    loop = make_loop("y" * 3_000_000, "Fine.", config=LoopConfig(compaction=None))
     sid = await loop.new_session()
     await loop.send("x" * 3_000_000, session_id=sid)
     assert [len(text) for _, text in said(await make_loop().get_messages(sid))] == [3_000_000, 3_000_000]

@@ -231,6 +231,28 @@ async def test_another_handle_of_the_process_cancels_a_turn(make_loop: MakeLoop)
     assert (await within_limit(turn)).status is SendStatus.CANCELLED
 
 
+async def test_a_turn_that_begins_while_cancel_reads_the_store_is_not_waited_for(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    loop = make_loop(gate.then("Never."))
+    sid = await loop.new_session()
+    store = await loop.get_store()
+    read = store.get_session
+    turns: list[asyncio.Task[StatefulResult]] = []
+
+    async def read_as_a_turn_begins(session_id: str) -> Any:
+        head = await read(session_id)
+        if not turns:
+            turns.append(asyncio.create_task(loop.send("go", session_id=sid)))
+            await gate.someone()
+        return head
+
+    monkeypatch.setattr(store, "get_session", read_as_a_turn_begins)
+    assert await within_limit(asyncio.ensure_future(loop.cancel(sid))) is True
+    assert (await within_limit(turns[0])).status is SendStatus.CANCELLED
+
+
 @pytest.mark.parametrize("make", [CancellationToken, asyncio.Event, threading.Event])
 async def test_a_send_that_is_cancelled_before_it_begins_stores_nothing(
     make_loop: MakeLoop, make: Callable[[], Any]

@@ -9,10 +9,10 @@ import pytest
 
 from power_loop import AgentEvent, AgentEventBus, HookFailed, LoopClosedError, SendStatus, StatefulAgentLoop, tool
 from power_loop.core.turn import chain
-from power_loop.testing import ScriptedLLM, call
+from power_loop.testing import ScriptedLLM, call, leak_check
 
 from .conftest import MakeLoop
-from .parts import LIMIT_S, Ears, Gate, answers, error_answers, open_files, store_threads, within_limit
+from .parts import LIMIT_S, Ears, Gate, answers, error_answers, store_threads, within_limit
 
 
 @pytest.mark.promise("graceful-close")
@@ -126,36 +126,27 @@ async def test_closing_a_handle_that_was_never_used_does_nothing(make_loop: Make
 
 
 async def test_the_last_handle_of_a_database_lets_go_of_its_threads_and_files(dsn: str) -> None:
-    before = store_threads()
-    loops = [StatefulAgentLoop(llm=ScriptedLLM(["x"]), dsn=dsn) for _ in range(3)]
-    for loop in loops:
-        sid = await loop.new_session()
-        await loop.send("go", session_id=sid)
-        await loop.get_messages(sid)
-    ours = store_threads() - before
-    assert ours
-    for loop in loops[:2]:
-        await loop.aclose()
-    assert (await loops[2].get_messages(sid))[0].seq == 1, "others go on"
-    await loops[2].aclose()
-    for thread in ours:
-        thread.join(LIMIT_S)
-        assert not thread.is_alive()
-    assert open_files(dsn) == []
+    async with leak_check(within_s=LIMIT_S):
+        loops = [StatefulAgentLoop(llm=ScriptedLLM(["x"]), dsn=dsn) for _ in range(3)]
+        for loop in loops:
+            sid = await loop.new_session()
+            await loop.send("go", session_id=sid)
+            await loop.get_messages(sid)
+        assert store_threads()
+        for loop in loops[:2]:
+            await loop.aclose()
+        assert (await loops[2].get_messages(sid))[0].seq == 1, "others go on"
+        await loops[2].aclose()
 
 
 async def test_closing_in_the_middle_of_opening_leaves_nothing_open(dsn: str) -> None:
-    before = store_threads()
-    loop = StatefulAgentLoop(llm=ScriptedLLM(), dsn=dsn)
-    making = asyncio.create_task(loop.new_session())
-    await asyncio.sleep(0)
-    await within_limit(loop.aclose())
-    given: Any = await within_limit(asyncio.gather(making, return_exceptions=True))
-    assert isinstance(given[0], (str, LoopClosedError))
-    for thread in store_threads() - before:
-        thread.join(LIMIT_S)
-        assert not thread.is_alive()
-    assert open_files(dsn) == []
+    async with leak_check(within_s=LIMIT_S):
+        loop = StatefulAgentLoop(llm=ScriptedLLM(), dsn=dsn)
+        making = asyncio.create_task(loop.new_session())
+        await asyncio.sleep(0)
+        await within_limit(loop.aclose())
+        given: Any = await within_limit(asyncio.gather(making, return_exceptions=True))
+        assert isinstance(given[0], (str, LoopClosedError))
 
 
 async def test_an_opening_that_nobody_waits_for_any_more_is_used_by_the_next(dsn: str) -> None:

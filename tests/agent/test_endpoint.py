@@ -18,6 +18,7 @@ from power_loop import (
     LLMError,
     LLMInvalidRequestError,
     LLMProviderConfig,
+    LoopConfig,
     Rewrite,
     SendStatus,
     StreamReset,
@@ -28,10 +29,11 @@ from power_loop import (
     create_llm_service_from_config,
     tool,
 )
+from power_loop.testing import FrozenClock
 from tests.model_server import Answer, ModelServer, Reasoning, Text, ToolCall, call, calls, faults, refuse, say
 
 from .conftest import MakeLoop
-from .parts import Ears, NoWaitClock, said, within_limit
+from .parts import Ears, said, within_limit
 
 Connect = Callable[..., Any]
 
@@ -132,7 +134,7 @@ async def test_a_stream_that_is_cut_is_reset_and_tried_again(make_loop: MakeLoop
         faults.server_error(),
         say("It ", "is ", "teal."),
     ]
-    clock = NoWaitClock()
+    clock = FrozenClock(skips_sleep=True)
     async with ModelServer(script) as server:
         loop = make_loop(llm=connect(server), clock=clock)
         ears = Ears(loop)
@@ -245,7 +247,7 @@ async def test_structured_output_over_the_wire(make_loop: MakeLoop, connect: Con
 async def test_a_context_that_overflows_is_sent_again_with_less(make_loop: MakeLoop, connect: Connect) -> None:
     script = [say(f"Answer {n}. " + "word " * 30) for n in range(4)]
     async with ModelServer([*script, faults.context_overflow(), say("Short.")]) as server:
-        loop = make_loop(llm=connect(server))
+        loop = make_loop(llm=connect(server), config=LoopConfig(compaction=None))
         ears = Ears(loop)
         sid = await loop.new_session()
         for n in range(4):

@@ -40,10 +40,10 @@ from power_loop import (
     open_store,
     tool,
 )
-from power_loop.testing import ScriptedLLM, call, calls
+from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, NoWaitClock, until, within_limit
+from .parts import Ears, Gate, until, within_limit
 
 
 @tool
@@ -245,7 +245,9 @@ async def test_a_background_subscriber_may_be_slow_and_gets_everything_in_order(
 
 @pytest.mark.promise("retry")
 async def test_one_attempt_is_one_event(make_loop: MakeLoop) -> None:
-    loop = make_loop(LLMServerError("1"), LLMConnectionError("2"), "Done.", LLMAuthError("3"), clock=NoWaitClock())
+    loop = make_loop(
+        LLMServerError("1"), LLMConnectionError("2"), "Done.", LLMAuthError("3"), clock=FrozenClock(skips_sleep=True)
+    )
     ears = Ears(loop, types=(LLMCallStarted, LLMCallFailed, LLMCallFinished))
     sid = await loop.new_session()
     await loop.send("go", session_id=sid)

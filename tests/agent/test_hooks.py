@@ -31,6 +31,7 @@ from power_loop import (
     SendStartContext,
     SendStatus,
     SessionNotFoundError,
+    SessionState,
     Skip,
     StatefulAgentLoop,
     TextPart,
@@ -131,7 +132,7 @@ async def test_every_point_is_passed_in_order_and_knows_session_send_and_round(m
         "send.end",
         "session.end",
     ]
-    assert set(points) == {point.value for point in HookPoint}
+    assert set(points) == {point.value for point in HookPoint} - {"fold.before", "subagent.start", "subagent.end"}
     assert {context.session_id for context in watch.contexts} == {sid}
     assert all(context.metadata == {"tenant": "t1"} for context in watch.contexts)
     inside = watch.contexts[1:-1]
@@ -505,6 +506,36 @@ async def test_a_hook_that_only_looks_and_raises_stops_nothing(make_loop: MakeLo
     assert failed
     assert {(one.point, one.hook) for one in failed} == {(point.value, "broken")}
     assert all("ZeroDivisionError" in one.error for one in failed)
+
+
+@pytest.mark.promise("hooks")
+async def test_the_end_of_a_session_is_told_though_what_its_tools_hold_cannot_be_let_go_of(make_loop: MakeLoop) -> None:
+    ended: list[str] = []
+
+    class Held:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def end_session(self, session_id: str) -> None:
+            ended.append(self.name)
+            if self.name == "first":
+                raise OSError("it is stuck")
+
+        async def aclose(self) -> None:
+            pass
+
+    tools = [dataclasses.replace(act, resource=Held("first")), dataclasses.replace(fail, resource=Held("second"))]
+    loop = make_loop("Fine.", tool_registry=tools)
+    ears = Ears(loop, types=(HookFailed,))
+    told: list[str] = []
+    loop.hooks.add(HookPoint.SESSION_END, lambda context: told.append(context.session_id), name="told")
+    sid = await loop.new_session()
+    assert await loop.close_session(sid) is True
+    assert (ended, told) == (["first", "second"], [sid])
+    [failed] = ears.of(HookFailed)
+    assert (failed.point, failed.hook) == (HookPoint.SESSION_END.value, "Held.end_session")
+    assert failed.error == "OSError: it is stuck"
+    assert (await loop.get_session(sid)).state is SessionState.CLOSED
 
 
 @pytest.mark.parametrize("point", [HookPoint.SEND_END, HookPoint.ROUND_END, HookPoint.MESSAGE_APPEND])

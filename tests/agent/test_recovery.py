@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -19,14 +20,17 @@ from power_loop import (
     LeaseTaken,
     LLMRequest,
     LoopConfig,
+    SendLimits,
     SendStarted,
     SendStatus,
     SessionPendingError,
     StatefulAgentLoop,
+    StoreCorruptError,
     ToolContext,
     ToolDefinition,
     ToolResult,
     open_store,
+    tool,
 )
 from power_loop.runtime.host.identity import new_owner_id
 from power_loop.testing import ScriptedLLM, call, calls
@@ -401,6 +405,58 @@ async def test_a_failed_send_may_be_given_up(make_loop: MakeLoop) -> None:
     assert (result.status, result.reason) == (SendStatus.ABORTED, "no longer wanted")
     assert (await loop.resume(sid)).status is SendStatus.ABORTED
     assert (await loop.send("b", session_id=sid)).final_text == "Fine."
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tools": 5},
+        {"tools": [5]},
+        {"limits": 5},
+        {"limits": {"max_rounds": "x"}},
+        {"output_schema": "x"},
+        {"output_schema": {"nope": 1}},
+        {"output_schema": {"schema": 5}},
+        {"max_output_tokens": "x"},
+        {"temperature": "hot"},
+        {"system_prompt": 5},
+        {"tool_choice": []},
+        {"budget": {"max_tokens": "x"}},
+        {"payer": ["sess_1"]},
+        {"payer": [5, "x"]},
+    ],
+)
+@pytest.mark.parametrize("is_waiting", [True, False])
+async def test_stored_options_that_cannot_be_are_told_and_the_send_can_be_given_up(
+    make_loop: MakeLoop, dsn: str, options: dict[str, Any], is_waiting: bool
+) -> None:
+    @tool(requires_approval=True)
+    def ask(n: int) -> str:
+        """Ask first."""
+        return "approved"
+
+    loop = make_loop(llm=ScriptedLLM([call("ask", {"n": 1}), "Done."]), tool_registry=[ask])
+    sid = await loop.new_session()
+    await loop.send("go", session_id=sid)
+    with sqlite3.connect(dsn) as database:
+        status = "waiting_for_input" if is_waiting else "running"
+        database.execute("UPDATE pl_sends SET options = ?, status = ?", (json.dumps(options), status))
+    database.close()
+    for _ in range(2):
+        with pytest.raises(StoreCorruptError, match="heal_pending=True"):
+            await loop.resume(sid)
+    assert (await loop.send("on", session_id=sid, heal_pending=True)).final_text == "Done."
+
+
+async def test_options_of_a_later_version_are_passed_over(make_loop: MakeLoop, dsn: str) -> None:
+    loop = make_loop(llm=ScriptedLLM(["One.", "Two."]))
+    sid = await loop.new_session()
+    await loop.send("go", session_id=sid, limits=SendLimits(max_rounds=7))
+    later = {"limits": {"max_rounds": 7, "max_joules": 1}, "seed": 4}
+    with sqlite3.connect(dsn) as database:
+        database.execute("UPDATE pl_sends SET options = ?, status = 'running', result = NULL", (json.dumps(later),))
+    database.close()
+    assert (await loop.resume(sid)).is_completed
 
 
 async def test_a_resume_uses_the_tools_and_options_of_its_send(make_loop: MakeLoop) -> None:

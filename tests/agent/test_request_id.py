@@ -23,10 +23,10 @@ from power_loop import (
     Veto,
     tool,
 )
-from power_loop.testing import call
+from power_loop.testing import FrozenClock, call
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, NoWaitClock, said, within_limit
+from .parts import Ears, Gate, said, within_limit
 
 RAN: list[Any] = []
 
@@ -138,7 +138,7 @@ async def test_an_earlier_send_that_had_failed_is_not_driven_on_behind_a_later_o
 
 
 async def test_options_are_those_of_the_first_send(make_loop: MakeLoop) -> None:
-    clock = NoWaitClock()
+    clock = FrozenClock(skips_sleep=True)
     loop = make_loop(call("act"), LLMServerError("x", may_retry=False), "Done.", tool_registry=[act], clock=clock)
     sid = await loop.new_session()
     limits = SendLimits(max_rounds=1)

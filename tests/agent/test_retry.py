@@ -34,9 +34,10 @@ from power_loop import (
     SendStatus,
     StreamReset,
 )
+from power_loop.testing import FrozenClock
 
 from .conftest import MakeLoop
-from .parts import Ears, NoWaitClock, said, within_limit
+from .parts import Ears, said, within_limit
 
 RETRIED = [
     LLMRateLimitedError,
@@ -62,7 +63,7 @@ NOT_RETRIED = [
 async def test_a_failure_that_may_pass_is_tried_again_with_one_event_an_attempt(
     make_loop: MakeLoop, kind: type[LLMError]
 ) -> None:
-    loop = make_loop(kind("1"), kind("2"), "Hello.", clock=NoWaitClock())
+    loop = make_loop(kind("1"), kind("2"), "Hello.", clock=FrozenClock(skips_sleep=True))
     ears = Ears(loop)
     sid = await loop.new_session()
     result = await loop.send("a", session_id=sid)
@@ -83,7 +84,7 @@ async def test_a_failure_that_may_pass_is_tried_again_with_one_event_an_attempt(
 @pytest.mark.promise("retry")
 @pytest.mark.parametrize("kind", NOT_RETRIED)
 async def test_a_failure_that_will_not_pass_is_raised_at_once(make_loop: MakeLoop, kind: type[LLMError]) -> None:
-    clock = NoWaitClock()
+    clock = FrozenClock(skips_sleep=True)
     loop = make_loop(kind("no"), "Hello.", clock=clock)
     ears = Ears(loop)
     sid = await loop.new_session()
@@ -101,7 +102,7 @@ async def test_a_providers_own_word_goes_over_the_kind_of_failure(make_loop: Mak
     loop = make_loop(
         LLMInvalidRequestError("passing", may_retry=True),
         LLMServerError("for good", may_retry=False),
-        clock=NoWaitClock(),
+        clock=FrozenClock(skips_sleep=True),
     )
     sid = await loop.new_session()
     with pytest.raises(LLMServerError):
@@ -111,7 +112,9 @@ async def test_a_providers_own_word_goes_over_the_kind_of_failure(make_loop: Mak
 
 async def test_attempts_are_bounded_and_the_last_failure_is_raised(make_loop: MakeLoop) -> None:
     failures = [LLMServerError(str(n)) for n in range(1, 10)]
-    loop = make_loop(*failures, clock=NoWaitClock(), config=LoopConfig(retry=LLMRetryPolicy(max_attempts=3)))
+    loop = make_loop(
+        *failures, clock=FrozenClock(skips_sleep=True), config=LoopConfig(retry=LLMRetryPolicy(max_attempts=3))
+    )
     ears = Ears(loop)
     sid = await loop.new_session()
     with pytest.raises(LLMServerError, match="3"):
@@ -124,8 +127,8 @@ async def test_attempts_are_bounded_and_the_last_failure_is_raised(make_loop: Ma
 async def test_waits_are_bounded_have_jitter_and_are_the_announced_ones(make_loop: MakeLoop) -> None:
     policy = LLMRetryPolicy(max_attempts=8, base_delay_s=1.0, max_delay_s=10.0)
     waits: list[list[float]] = []
-    for _ in range(5):
-        clock = NoWaitClock()
+    for seed in range(5):
+        clock = FrozenClock(seed=seed, skips_sleep=True)
         loop = make_loop(*[LLMServerError("x")] * 7, "Hello.", clock=clock, config=LoopConfig(retry=policy))
         ears = Ears(loop)
         sid = await loop.new_session()
@@ -139,7 +142,7 @@ async def test_waits_are_bounded_have_jitter_and_are_the_announced_ones(make_loo
 
 
 async def test_what_the_provider_asks_to_wait_is_waited(make_loop: MakeLoop) -> None:
-    clock = NoWaitClock()
+    clock = FrozenClock(skips_sleep=True)
     loop = make_loop(LLMRateLimitedError("x", retry_after_s=30.0), "Hello.", clock=clock)
     sid = await loop.new_session()
     await loop.send("a", session_id=sid)
@@ -148,7 +151,7 @@ async def test_what_the_provider_asks_to_wait_is_waited(make_loop: MakeLoop) -> 
 
 
 async def test_a_wait_that_is_too_long_is_no_wait_but_the_error(make_loop: MakeLoop) -> None:
-    clock = NoWaitClock()
+    clock = FrozenClock(skips_sleep=True)
     loop = make_loop(LLMRateLimitedError("x", retry_after_s=3_600.0), clock=clock)
     sid = await loop.new_session()
     with pytest.raises(LLMRateLimitedError) as caught:
@@ -158,7 +161,7 @@ async def test_a_wait_that_is_too_long_is_no_wait_but_the_error(make_loop: MakeL
 
 
 async def test_all_attempts_share_one_budget_of_time(make_loop: MakeLoop) -> None:
-    clock = NoWaitClock()
+    clock = FrozenClock(skips_sleep=True)
     policy = LLMRetryPolicy(max_attempts=100, total_s=100.0)
     failures = [LLMRateLimitedError("x", retry_after_s=40.0) for _ in range(10)]
     loop = make_loop(*failures, clock=clock, config=LoopConfig(retry=policy))
@@ -172,7 +175,12 @@ async def test_all_attempts_share_one_budget_of_time(make_loop: MakeLoop) -> Non
 async def test_each_reply_has_a_budget_of_its_own(make_loop: MakeLoop) -> None:
     policy = LLMRetryPolicy(max_attempts=2)
     loop = make_loop(
-        LLMServerError("x"), "One.", LLMServerError("x"), "Two.", clock=NoWaitClock(), config=LoopConfig(retry=policy)
+        LLMServerError("x"),
+        "One.",
+        LLMServerError("x"),
+        "Two.",
+        clock=FrozenClock(skips_sleep=True),
+        config=LoopConfig(retry=policy),
     )
     sid = await loop.new_session()
     assert (await loop.send("a", session_id=sid)).final_text == "One."
@@ -181,7 +189,7 @@ async def test_each_reply_has_a_budget_of_its_own(make_loop: MakeLoop) -> None:
 
 async def test_retries_can_be_turned_off(make_loop: MakeLoop) -> None:
     config = LoopConfig(retry=LLMRetryPolicy(max_attempts=1))
-    loop = make_loop(LLMServerError("x"), clock=NoWaitClock(), config=config)
+    loop = make_loop(LLMServerError("x"), clock=FrozenClock(skips_sleep=True), config=config)
     sid = await loop.new_session()
     with pytest.raises(LLMServerError):
         await loop.send("a", session_id=sid)
@@ -189,20 +197,12 @@ async def test_retries_can_be_turned_off(make_loop: MakeLoop) -> None:
 
 
 async def test_a_send_is_cancelled_in_the_wait_for_another_attempt(make_loop: MakeLoop) -> None:
-    class StuckClock(NoWaitClock):
-        __slots__ = ("stuck",)
-
-        async def sleep(self, seconds: float) -> None:
-            self.stuck.set()
-            await asyncio.Event().wait()
-
-    clock = StuckClock()
-    clock.stuck = asyncio.Event()
+    clock = FrozenClock()
     loop = make_loop(LLMServerError("x"), "Fine.", clock=clock)
     sid = await loop.new_session()
     token = CancellationToken()
     turn = asyncio.create_task(loop.send("a", session_id=sid, cancellation=token))
-    await within_limit(clock.stuck.wait())
+    await within_limit(clock.until_asleep())
     token.cancel("enough")
     result = await within_limit(turn)
     assert (result.status, result.reason) == (SendStatus.CANCELLED, "enough")
@@ -271,10 +271,10 @@ async def test_an_attempt_that_swallows_its_cancellation_does_not_look_like_a_ca
 
 
 async def test_an_attempt_gets_the_time_that_the_ones_before_it_left(make_loop: MakeLoop) -> None:
-    clock = NoWaitClock()
+    clock = FrozenClock(skips_sleep=True)
 
     async def fail_late(request: object) -> str:
-        clock.moved_s += 59.95
+        clock.advance(59.95)
         raise LLMServerError("late")
 
     async def hang(request: object) -> str:

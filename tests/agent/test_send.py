@@ -412,7 +412,7 @@ async def test_one_idempotent_call_costs_two_transactions_more(make_loop: MakeLo
 async def test_a_prompt_that_does_not_fit_is_trimmed_and_said_so(make_loop: MakeLoop) -> None:
     info = ModelInfo("scripted", "small", context_window_tokens=600, max_output_tokens=100)
     llm = ScriptedLLM(["Yes. " * 40], info=info, repeat_last=True)
-    loop = make_loop(llm=llm)
+    loop = make_loop(llm=llm, config=LoopConfig(compaction=None))
     ears = Ears(loop)
     sid = await loop.new_session()
     for n in range(12):
@@ -427,7 +427,7 @@ async def test_a_prompt_that_does_not_fit_is_trimmed_and_said_so(make_loop: Make
 
 
 async def test_an_overflow_is_answered_with_less_and_not_counted_as_a_retry(make_loop: MakeLoop) -> None:
-    loop = make_loop(*[f"{n}. " + "word " * 50 for n in range(6)], config=LoopConfig())
+    loop = make_loop(*[f"{n}. " + "word " * 50 for n in range(6)], config=LoopConfig(compaction=None))
     sid = await loop.new_session()
     for n in range(6):
         await loop.send(f"{n}? " + "word " * 50, session_id=sid)

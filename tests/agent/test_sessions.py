@@ -295,9 +295,20 @@ async def test_a_handle_that_may_only_verify_says_which_tables_are_missing(make_
 
 
 @pytest.mark.promise("bad-input")
-@pytest.mark.parametrize("dsn_of", ["postgresql://h/x", "sqlite:///x?nonsense=1", "", "http://x", "a\0b"])
+@pytest.mark.parametrize("dsn_of", ["postgresql://h/x?nonsense=1", "sqlite:///x?nonsense=1", "", "http://x", "a\0b"])
 async def test_a_dsn_that_cannot_be_used_is_a_coded_error_at_first_use(dsn_of: str) -> None:
     loop = StatefulAgentLoop(llm=ScriptedLLM(), dsn=dsn_of)
     with pytest.raises(PowerLoopError) as caught:
         await loop.new_session()
     assert caught.value.code in ("store.invalid_dsn", "config.missing_extra", "store.unavailable")
+
+
+async def test_an_id_that_a_deleted_session_had_is_another_session_to_every_handle(make_loop: MakeLoop) -> None:
+    here, there = make_loop("A", "C"), make_loop("B")
+    await here.new_session(session_id="x")
+    await here.send("old", session_id="x")
+    await (await there.get_store()).delete_session("x")
+    await there.new_session(session_id="x")
+    await there.send("new", session_id="x")
+    await here.send("third", session_id="x")
+    assert [message.text for message in here.llm.requests[-1].messages] == ["new", "B", "third"]

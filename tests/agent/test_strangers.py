@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from power_loop.core.turn import scope
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, answers, said, within_limit
+from .parts import Ears, Gate, Panic, Unprintable, answers, said, within_limit
 
 
 @tool
@@ -208,6 +209,38 @@ async def test_a_guarding_hook_that_raises_a_cancellation_has_failed_and_nobody_
     assert [(one.point, one.error) for one in ears.of(HookFailed)] == [(point, "CancelledError: mine")]
     handle.remove()
     assert (await loop.send("go", session_id=sid)).is_completed
+
+
+@pytest.mark.parametrize(("error", "words"), [(Panic("no"), "Panic: no"), (Unprintable(), "cannot be printed")])
+@pytest.mark.parametrize("point", ["send.start", "round.start", "send.end"])
+async def test_whatever_a_hook_raises_it_is_the_hook_that_failed(
+    make_loop: MakeLoop, point: str, error: BaseException, words: str
+) -> None:
+    async def broken(context: Any) -> None:
+        raise error
+
+    loop = make_loop("Done.", "Done.")
+    ears = Ears(loop, types=(HookFailed,))
+    handle = loop.hooks.add(point, broken)
+    sid = await loop.new_session()
+    with contextlib.suppress(HookError):
+        assert (await within_limit(loop.send("go", session_id=sid))).is_completed
+        assert point == "send.end"
+    [failed] = ears.of(HookFailed)
+    assert (failed.point, words in failed.error) == (point, True)
+    handle.remove()
+    assert (await loop.send("go", session_id=sid)).is_completed
+
+
+@pytest.mark.parametrize("error", [Panic("no"), Unprintable()])
+async def test_whatever_a_model_service_raises_it_is_the_model_that_failed(
+    make_loop: MakeLoop, error: BaseException
+) -> None:
+    loop = make_loop(error, "Done.")
+    sid = await loop.new_session()
+    with pytest.raises(LLMError, match=f"raised {type(error).__name__}"):
+        await loop.send("go", session_id=sid)
+    assert (await loop.resume(sid)).final_text == "Done."
 
 
 @pytest.mark.parametrize("hook", [cancelled, cancelled_later])

@@ -41,10 +41,10 @@ from power_loop import (
     Usage,
     tool,
 )
-from power_loop.testing import ScriptedLLM, call
+from power_loop.testing import FrozenClock, ScriptedLLM, call
 
 from .conftest import MakeLoop
-from .parts import LIMIT_S, Gate, NoWaitClock, said, watch, within_limit
+from .parts import LIMIT_S, Gate, said, watch, within_limit
 
 
 @tool(effect="read")
@@ -306,7 +306,7 @@ async def test_a_cut_stream_is_announced_before_it_is_tried_again(make_loop: Mak
             emit(LLMDelta(DeltaKind.TEXT, "lo."))
             return LLMResponse.of_text("3: Hello.", usage=Usage(1, 1))
 
-    loop = make_loop(llm=Model(), clock=NoWaitClock())
+    loop = make_loop(llm=Model(), clock=FrozenClock(skips_sleep=True))
     sid = await loop.new_session()
     heard = ""
     seen: list[str] = []
@@ -336,7 +336,7 @@ async def test_a_piece_that_comes_after_its_attempt_is_not_heard(make_loop: Make
             emit(LLMDelta(DeltaKind.TEXT, "Hello."))
             return LLMResponse.of_text("Hello.")
 
-    loop = make_loop(llm=Model(), clock=NoWaitClock())
+    loop = make_loop(llm=Model(), clock=FrozenClock(skips_sleep=True))
     sid = await loop.new_session()
     async with loop.stream("a", session_id=sid) as events:
         heard = [event.payload.text async for event in events if isinstance(event.payload, TextDelta)]

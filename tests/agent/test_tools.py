@@ -29,10 +29,10 @@ from power_loop import (
     ToolResult,
     tool,
 )
-from power_loop.testing import ScriptedLLM, call, calls
+from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, NoWaitClock, answers, error_answers, said, until, within_limit
+from .parts import Ears, Gate, answers, error_answers, said, until, within_limit
 
 TAG: contextvars.ContextVar[str] = contextvars.ContextVar("tag", default="none")
 
@@ -320,7 +320,7 @@ async def test_a_handler_is_told_of_its_call(make_loop: MakeLoop) -> None:
         seen.append((ctx.cancellation.is_cancelled, ctx.deadline_s, ctx.idempotency_key))
         return "seen"
 
-    clock = NoWaitClock()
+    clock = FrozenClock(skips_sleep=True)
     loop = make_loop(call("look", id="c1"), "Done.", tool_registry=[look], clock=clock)
     sid = await loop.new_session(metadata={"user": "ann"})
     before_s = clock.monotonic_s()

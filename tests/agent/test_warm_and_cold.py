@@ -41,6 +41,7 @@ from power_loop.runtime.llm.anthropic_wire import AnthropicWire
 from power_loop.runtime.llm.openai_wire import OpenAIWire
 from power_loop.testing import ScriptedLLM, calls
 
+from .parts import is_fold
 from .test_recovery import orphan
 
 OPENAI = LLMProviderConfig(provider="openai", model="gpt-test")
@@ -64,6 +65,8 @@ class Encoding(ScriptedLLM):
         self._steps, self._taken = list(steps), 0
 
     async def generate(self, request: LLMRequest, emit: Emit) -> LLMResponse:
+        if is_fold(request):
+            return LLMResponse.of_text("They talked.")
         self.bodies.append(tuple(wire.body(request) for wire in self._wires))
         return await super().generate(request, emit)
 

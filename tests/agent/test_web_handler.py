@@ -23,7 +23,7 @@ from power_loop import (
     Usage,
     tool,
 )
-from power_loop.testing import ScriptedLLM, call
+from power_loop.testing import ScriptedLLM, call, leak_check
 
 from .conftest import MakeLoop
 from .parts import Gate, open_files, said, store_threads, until, within_limit
@@ -95,19 +95,18 @@ async def test_a_request_that_is_abandoned_leaves_nothing_behind(dsn: str) -> No
     gate = Gate()
     keeper = StatefulAgentLoop(llm=Echo(), dsn=dsn)
     sids = [await keeper.new_session() for _ in range(20)]
-    before = asyncio.all_tasks()
 
     async def handle(sid: str) -> None:
         llm = ScriptedLLM([gate.then("never")])
         await StatefulAgentLoop(llm=llm, dsn=dsn).send("go", session_id=sid)
 
-    requests = [asyncio.create_task(handle(sid)) for sid in sids]
-    await within_limit(until(lambda: gate.came == len(sids)))
-    for request in requests:
-        request.cancel()
-    await within_limit(asyncio.wait(requests))
-    assert gate.cancelled == len(sids)
-    assert asyncio.all_tasks() == before
+    async with leak_check(kinds=["task"], within_s=0):
+        requests = [asyncio.create_task(handle(sid)) for sid in sids]
+        await within_limit(until(lambda: gate.came == len(sids)))
+        for request in requests:
+            request.cancel()
+        await within_limit(asyncio.wait(requests))
+        assert gate.cancelled == len(sids)
     for sid in sids:
         assert (await keeper.send("hello", session_id=sid)).final_text == "HELLO"
     await keeper.aclose()
@@ -129,9 +128,8 @@ async def test_a_forgotten_handle_is_forgotten(dsn: str) -> None:
 
 
 def test_making_a_handle_opens_nothing(dsn: str) -> None:
-    before = set(threading.enumerate())
-    loops = [StatefulAgentLoop(llm=Echo(), dsn=dsn) for _ in range(100)]
-    assert set(threading.enumerate()) <= before
+    with leak_check(kinds=["thread", "descriptor"], within_s=0):
+        loops = [StatefulAgentLoop(llm=Echo(), dsn=dsn) for _ in range(100)]
     assert not os.path.exists(dsn)
     for loop in loops:
         asyncio.run(loop.aclose())

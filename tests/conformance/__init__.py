@@ -1,1 +1,1 @@
-"""The suite that every store has to pass, written against the port only."""
+"""The suite of `power_loop.testing.conformance` on every backend, and what is tested of every backend beside it."""

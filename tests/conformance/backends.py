@@ -8,9 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 from power_loop.contracts.clock import Clock
 from power_loop.contracts.ports import SessionStore
 from power_loop.runtime.store.open import open_store
+from power_loop.runtime.store.sql.tables import SCHEMA_MIGRATIONS, TABLES
+from tests.servers import find_server, shared_database, shared_server
 
 
 class Place(Protocol):
@@ -61,4 +65,42 @@ class SqliteMemory:
             await place.store.aclose()
 
 
-BACKENDS = (SqliteFile, SqliteMemory)
+class Tables:
+    """Is a set of tables under a prefix of their own, beside other sets in one database."""
+
+    def __init__(self, dsn: str, prefix: str) -> None:
+        self.dsn, self.prefix = dsn, prefix
+
+    async def open(self, clock: Clock) -> SessionStore:
+        return await open_store(self.dsn, table_prefix=self.prefix, clock=clock)
+
+
+class DatabaseServer:
+    """Is a server that all tests of the run share; a test is skipped where there is none.
+
+    Making tables takes a server longer than most tests do, so a process makes them once, and empties them behind each.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._tables: Tables | None = None
+
+    @contextlib.asynccontextmanager
+    async def fresh(self) -> AsyncIterator[Place]:
+        kind = find_server(self.name)
+        if kind.missing is not None:
+            pytest.skip(str(kind))
+        if self._tables is None:
+            self._tables = Tables(shared_database(self.name), "t_")
+        try:
+            yield self._tables
+        finally:
+            self._empty(self._tables)
+
+    def _empty(self, tables: Tables) -> None:
+        names = [table.name for table in TABLES if table is not SCHEMA_MIGRATIONS]
+        shared_server(self.name).run(*(f"DELETE FROM {tables.prefix}{name}" for name in names), dsn=tables.dsn)
+
+
+SERVERS = tuple(DatabaseServer(name) for name in ("postgres", "mysql", "mariadb"))
+BACKENDS = (SqliteFile, SqliteMemory, *SERVERS)

@@ -17,7 +17,7 @@ from power_loop.contracts.events import AgentEvent, EventPayload, RoundStarted, 
 from power_loop.core import bus as bus_module
 from power_loop.core.background import TaskServer
 from power_loop.core.bus import AgentEventBus, EventQueue
-from tests.core.clock import StillClock
+from power_loop.testing import FrozenClock
 
 LIMIT_S = 20.0
 
@@ -40,14 +40,14 @@ def fail(event: AgentEvent) -> None:
 
 @pytest.mark.promise("events")
 def test_an_event_carries_its_place_its_time_and_a_seq_without_gaps() -> None:
-    clock, seen = StillClock(5_000), list[AgentEvent]()
+    clock, seen = FrozenClock(5_000), list[AgentEvent]()
     bus = AgentEventBus(clock=clock)
     bus.subscribe(seen.append)
     bus.emit(TextDelta("a"), session_id="s1", send_index=2, round=3)
-    clock.ms = 7_500
+    clock.advance(2.5)
     bus.emit(RoundStarted(), session_id="s2")
     first, second = seen
-    assert (first.seq, first.at_ms, first.monotonic_s) == (1, 5_000, 5.0)
+    assert (first.seq, first.at_ms, first.monotonic_s) == (1, 5_000, 0.0)
     assert (first.session_id, first.send_index, first.round, first.type) == ("s1", 2, 3, "delta.text")
     assert (second.seq, second.at_ms, second.session_id, second.send_index, second.round) == (2, 7_500, "s2", 0, 0)
 
@@ -70,7 +70,7 @@ def test_a_subscriber_gets_the_types_and_the_session_it_asked_for() -> None:
 
 
 def test_an_event_that_nobody_wants_is_not_made() -> None:
-    class NoClock(StillClock):
+    class NoClock(FrozenClock):
         def now_ms(self) -> int:
             raise AssertionError("nobody asked")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import json
@@ -31,6 +32,7 @@ if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], str(ROOT)]
 
 from power_loop import (  # noqa: E402
+    Budget,
     DeltaKind,
     Emit,
     InputError,
@@ -41,6 +43,7 @@ from power_loop import (  # noqa: E402
     LoopConfig,
     ModelInfo,
     PowerLoopError,
+    Projection,
     SendStatus,
     SessionBusyError,
     SessionExistsError,
@@ -71,6 +74,7 @@ _WIRES = {
 # How long a handler waits for its stage, and a process lives, before that is a defect; in seconds.
 _STAGE_S = 20.0
 _LIFE_S = 40.0
+_PR_SET_PDEATHSIG = 1
 
 
 class SkewedClock(SystemClock):
@@ -196,7 +200,7 @@ class Life:
             signal.pthread_kill(threading.get_ident(), getattr(signal, self.signal))
 
     def on_point(self, place: str, move: str) -> None:
-        """Pass a point of a commit, on the thread that commits."""
+        """Pass a point of the kernel: of a commit, on the thread that commits, of a tool or of a model."""
         if place == "commit.after":
             if self.observes:
                 self.states.append(read_facts(self.folder / "app.db"))
@@ -205,7 +209,10 @@ class Life:
             if move == "advance_calls":
                 self.stages.committed()
             return
-        self.point(f"{place} {move}")
+        # A statement that makes a table has many lines; a point has one.
+        self.point(f"{place} {move.partition(chr(10))[0]}")
+        if place != "commit.before":
+            return
         self._commits += 1
         if self._commits in self.full:
             self._was_renewed(move)
@@ -239,7 +246,9 @@ class Life:
             llm=Model(self) if self.endpoint is None else DistantModel(self, *self.endpoint),
             dsn=self.dsn,
             tool_registry=make_tools(self),
-            config=LoopConfig(lease_ttl_s=self.lease_ttl_s),
+            config=LoopConfig(
+                lease_ttl_s=self.lease_ttl_s, projection=Projection() if self.story.is_projected else None
+            ),
             clock=SkewedClock(self.ahead_ms),
         )
         outcomes = []
@@ -267,7 +276,13 @@ class Life:
 class Model:
     """Says what the story says; a user's own model, as the protocol describes it."""
 
-    info = ModelInfo(provider="story", model="story", has_json_schema=True)
+    info = ModelInfo(
+        "story",
+        "story",
+        context_window_tokens=stories.WINDOW_TOKENS,
+        max_output_tokens=stories.REPLY_TOKENS,
+        has_json_schema=True,
+    )
 
     def __init__(self, life: Life) -> None:
         self._life = life
@@ -429,6 +444,8 @@ async def send_again(life: Life) -> StatefulResult:
     """Send the story's input, whether it was sent or not: its request id tells; answer what is asked."""
     story, loop = life.story, life.loop
     options: dict[str, Any] = {"session_id": SESSION, "request_id": story.name, "output_schema": story.output_schema}
+    if story.is_budgeted:
+        options["budget"] = Budget(max_tokens=1_000_000, max_tool_calls=100)
     if story.cannot_read and life.is_first:
         await _fail_to_read_once(loop)
     try:
@@ -452,7 +469,7 @@ async def send_again(life: Life) -> StatefulResult:
 async def _fail_to_read_once(loop: StatefulAgentLoop) -> None:
     store: Any = await loop.get_store()
 
-    async def fail(session_id: str) -> None:
+    async def fail(session_id: str, *, projected: bool = False) -> None:
         del store.read_view
         raise StoreUnavailableError("the disk has a bad moment")
 
@@ -599,6 +616,9 @@ def _done() -> Future[None]:
 
 def run(job: dict[str, Any]) -> None:
     """Run a job and end the process."""
+    if sys.platform == "linux":
+        # One that is stopped ends with its parent as well.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     hung = open(Path(job["own"]) / "hung", "w")  # noqa: SIM115 - open to the end of the process
     faulthandler.dump_traceback_later(_LIFE_S, exit=True, file=hung)
 

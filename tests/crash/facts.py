@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-# Times and names of processes: the same story told twice differs in them.
+# Times, names of processes and tokens of moves: the same story told twice differs in them.
 _BY_RUN = frozenset(
     {
         "created_at_ms",
@@ -18,11 +18,18 @@ _BY_RUN = frozenset(
         "lease_until_ms",
         "lease_ttl_ms",
         "previous_owner",
+        "last_op",
+        "accept_op",
+        "end_op",
+        "op",
         "duration_ms",
         # Counts renewals of the lease as well, which come by the clock.
         "tick",
     }
 )
+
+# The index of full text and the tables that SQLite keeps it in follow from others, and have no key to be read by.
+_INDEX = "pl_memories_by_terms"
 
 Facts = dict[str, list[dict[str, Any]]]
 
@@ -33,7 +40,8 @@ def read_facts(path: Path | str) -> Facts:
     try:
         connection.row_factory = sqlite3.Row
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
-        return {name.removeprefix("pl_"): _rows(connection, name) for name in names if name.startswith("pl_")}
+        names = [name for name in names if name.startswith("pl_") and not name.startswith(_INDEX)]
+        return {name.removeprefix("pl_"): _rows(connection, name) for name in names}
     finally:
         connection.close()
 

@@ -2,51 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import dataclasses
+import inspect
 import os
-from collections.abc import Callable
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FunctionType
 from typing import Any
 
+from power_loop.agent import kit
 from power_loop.contracts.states import Effect
 from power_loop.core.turn import drive, tool_batch, turn
-from power_loop.runtime.store import commits, sessions, usage
-from power_loop.runtime.store.sql import sqlite_threads
+from power_loop.runtime.store import commits, inbox, sends, sessions, tool_calls, usage
+from power_loop.runtime.store.sql import server_clock, server_work, sqlite_threads
+
+# A statement that changes nothing, in the place of one that should.
+_NOTHING: Any = ("SELECT 1", ())
+# How to mend what was broken, the last first.
+_UNDONE: list[Callable[[], None]] = []
+_SAME_EPOCH = (r"epoch = epoch \+ 1", "epoch = epoch")
 
 
 def no_transaction() -> None:
     """Every statement is a transaction of its own."""
-    execute, execute_many = sqlite_threads.SqliteTransaction.execute, sqlite_threads.SqliteTransaction.execute_many
+    execute = sqlite_threads.SqliteTransaction.execute
 
-    async def execute_alone(self: Any, *args: Any) -> int:
-        changed = await execute(self, *args)
-        _commit(self)
+    async def execute_alone(self: Any, sql: str, params: Any = ()) -> int:
+        changed = await execute(self, sql, params)
+        self._cursor.execute("COMMIT")
+        self._cursor.execute("BEGIN IMMEDIATE")
         return changed
 
-    async def execute_many_alone(self: Any, *args: Any) -> int:
-        changed = await execute_many(self, *args)
-        _commit(self)
-        return changed
+    async def execute_all_alone(self: Any, statements: Any) -> list[int]:
+        return [await execute_alone(self, *statement) for statement in statements]
 
-    def _commit(tx: Any) -> None:
-        tx._cursor.execute("COMMIT")
-        tx._cursor.execute("BEGIN IMMEDIATE")
-
-    _replace(sqlite_threads.SqliteTransaction, execute=execute_alone, execute_many=execute_many_alone)
+    _replace(sqlite_threads.SqliteTransaction, execute=execute_alone, execute_all=execute_all_alone)
 
 
 def usage_apart() -> None:
     """What a reply cost is stored behind it, in a transaction of its own."""
-    append_reply, append = commits.Commits.append_reply, usage.ModelCalls.append
+    append_reply, insert = commits.Commits.append_reply, usage.ModelCalls.insert
     late: list[Any] = []
 
-    async def remember(self: Any, tx: Any, *args: Any, **options: Any) -> None:
-        late.append((args, options))
+    def remember(self: Any, *args: Any, **options: Any) -> Any:
+        late.append(insert(self, *args, **options))
+        return _NOTHING
 
-    async def append_apart(self: Any, lease: Any, reply: Any) -> None:
-        await append_reply(self, lease, reply)
-        args, options = late.pop()
-        await self._database.write("append_reply", lambda tx: append(self._model_calls, tx, *args, **options))
+    async def append_apart(self: Any, lease: Any, reply: Any) -> Any:
+        outcome = await append_reply(self, lease, reply)
+        statement = late.pop()
+        await self._database.write("append_reply", lambda tx: tx.execute(*statement))
+        return outcome
 
-    _replace(usage.ModelCalls, append=remember)
+    _replace(usage.ModelCalls, insert=remember)
     _replace(commits.Commits, append_reply=append_apart)
 
 
@@ -54,8 +67,8 @@ def keeps_lease() -> None:
     """The end of a send does not give the lease back."""
     guard = sessions.Sessions.guard
 
-    async def keep(self: Any, tx: Any, lease: Any, *, is_last: bool, **more: Any) -> None:
-        await guard(self, tx, lease, is_last=False, **more)
+    def keep(self: Any, lease: Any, *, is_last: bool, **more: Any) -> Any:
+        return guard(self, lease, is_last=False, **more)
 
     _replace(sessions.Sessions, guard=keep)
 
@@ -66,7 +79,7 @@ def no_fence() -> None:
 
     def make_unfenced(self: Any, render: Any) -> None:
         make(self, render)
-        for name in ("_guard", "_guard_last", "_release", "_renew"):
+        for name in ("_guard", "_guard_last", "_guard_end", "_release", "_renew"):
             sql = getattr(self, name)
             assert "owner = ? AND epoch = ?" in sql
             sql = sql.replace("owner = ? AND epoch = ?", "? IS NOT NULL AND ? IS NOT NULL")
@@ -100,6 +113,195 @@ def own_keys() -> None:
     _of_records(lambda call: setattr(call, "idempotency_key", f"pl1_{os.getpid()}"))
 
 
+def runs_once_calls_again() -> None:
+    """A call that must not come twice runs again where a dead process had started it."""
+
+    async def run_again(turn: Any, call: Any, prepared: Any) -> None:
+        return None
+
+    _replace(tool_batch, settle_stale=run_again)
+
+
+def keys_by_attempt() -> None:
+    """A call that runs again has another key."""
+    _of_records(lambda call: setattr(call, "idempotency_key", f"{call.idempotency_key}.{call.attempt}"))
+
+
+def leaves_calls_open() -> None:
+    """The result of a call is stored, and its row in the ledger says nothing of it."""
+    updates = tool_calls.ToolCalls.updates
+
+    def say_nothing(self: Any, session_id: str, steps: Any) -> Any:
+        made = updates(self, session_id, steps)
+        return [_NOTHING] * len(steps.rows) + made[len(steps.rows) :]
+
+    _replace(tool_calls.ToolCalls, updates=say_nothing)
+
+
+def sends_over_open_calls() -> None:
+    """A new send is taken while calls of the last one are open."""
+    take = sessions.Sessions.take_for_new_send
+
+    async def see_none(self: Any, *args: Any, **more: Any) -> Any:
+        head = await take(self, *args, **more)
+        return None if head is None else dataclasses.replace(head, open_calls=0)
+
+    _replace(sessions.Sessions, take_for_new_send=see_none)
+
+
+def interrupts_nothing() -> None:
+    """A send that its owner did not bring to rest runs for ever, behind the next one."""
+
+    async def leave(self: Any, *args: Any, **more: Any) -> None:
+        return None
+
+    _replace(sends.Sends, interrupt=leave)
+
+
+def restarts_what_ended() -> None:
+    """A resume lets a send run again that had ended."""
+    _reword(sends.Sends, _run_again=(r" AND status IN \([^)]*\)", ""))
+
+
+def forgets_requests() -> None:
+    """Nobody looks whether a request was made before."""
+    get = sends.Sends.get
+
+    async def find_nothing(self: Any, *args: Any, request_id: str | None = None, **more: Any) -> Any:
+        return None if request_id is not None else await get(self, *args, **more)
+
+    _replace(sends.Sends, get=find_nothing)
+
+
+def same_epoch() -> None:
+    """Whoever takes a lease over has the epoch of the one before."""
+    _reword(sessions.Sessions, _take=_SAME_EPOCH, _take_for_new=_SAME_EPOCH)
+
+
+def renews_blindly() -> None:
+    """A lease is lengthened for whoever had it once."""
+    _reword(sessions.Sessions, _renew=("owner = \\? AND epoch = \\?", "? IS NOT NULL AND ? IS NOT NULL"))
+
+
+def place_unchecked() -> None:
+    """A write does not look whether the log stands where it was made for."""
+    unchecked = ("AND next_seq = \\?", "AND ? IS NOT NULL")
+    _reword(sessions.Sessions, _guard=unchecked, _guard_last=unchecked)
+
+
+def dead_seem_alive() -> None:
+    """An owner that died is taken for one that lives, until its lease is over."""
+    _replace(kit, is_owner_dead=lambda owner: False)
+
+
+def living_seem_dead() -> None:
+    """An owner that lives is taken for one that died."""
+    _replace(kit, is_owner_dead=lambda owner: True)
+
+
+def tells_before_commit() -> None:
+    """A caller is told that its reply is stored before it is."""
+    make = sqlite_threads.SqliteThreads.__init__
+
+    def make_hasty(self: Any, file: Any, point: Any, *more: Any) -> None:
+        def tell(place: str, batch: Any) -> None:
+            if place == "commit.before" and all(job.move == "append_reply" for job in batch):
+                done, batch = batch, [copy.copy(job) for job in batch]
+                sqlite_threads._release(list(done))
+                # So that who waits has the time to believe it.
+                time.sleep(0.2)
+            point(place, batch)
+
+        make(self, file, tell, *more)
+
+    _replace(sqlite_threads.SqliteThreads, __init__=make_hasty)
+
+
+def reads_in_pieces() -> None:
+    """The queries of one read are not on one snapshot."""
+    query = sqlite_threads.SqliteTransaction.query
+
+    async def query_alone(self: Any, sql: str, params: Any = ()) -> Any:
+        if "writer" not in threading.current_thread().name:
+            self._cursor.execute("COMMIT")
+            # So that somebody else has the time to write.
+            time.sleep(0.002)  # noqa: ASYNC251 - on a reading thread
+            self._cursor.execute("BEGIN")
+        return await query(self, sql, params)
+
+    _replace(sqlite_threads.SqliteTransaction, query=query_alone)
+
+
+def inbox_twice() -> None:
+    """An input that is taken out of the inbox stays in it, so that it is delivered a second time."""
+    takes, seen = inbox.Inbox.takes, set()
+
+    def take_later(self: Any, session_id: str, places: Any, *, at_ms: int) -> Any:
+        made = takes(self, session_id, places, at_ms=at_ms)
+        first = [(session_id, place[0]) not in seen for place in places]
+        seen.update((session_id, place[0]) for place in places)
+        return [_NOTHING if is_first else one for is_first, one in zip(first, made, strict=True)]
+
+    _replace(inbox.Inbox, takes=take_later)
+
+
+def inbox_apart() -> None:
+    """An input leaves the inbox in a transaction of its own, before the one that brings it into the log."""
+    take_inputs, takes = commits.Commits.take_inputs, inbox.Inbox.takes
+
+    async def take_apart(self: Any, lease: Any, inputs: Any, **more: Any) -> Any:
+        places = [(taken.position, more["send_index"], more["at_seq"]) for taken in inputs]
+        statements = takes(self._inbox, lease.session_id, places, at_ms=self._clock.now_ms())
+        await self._database.write("take_inputs", lambda tx: tx.execute_all(statements))
+        return await take_inputs(self, lease, inputs, **more)
+
+    def take_nothing(self: Any, session_id: str, places: Any, *, at_ms: int) -> Any:
+        return [_NOTHING] * len(places)
+
+    _replace(commits.Commits, take_inputs=take_apart)
+    _replace(inbox.Inbox, takes=take_nothing)
+
+
+def inbox_backwards() -> None:
+    """The input that came last is delivered first."""
+    _reword(inbox.Inbox, _waiting=("ORDER BY position", "ORDER BY position DESC"))
+
+
+def cancels_the_next() -> None:
+    """A cancel stops whichever turn hears of it."""
+    news = sessions.Sessions.news
+
+    async def hear(self: Any, tx: Any, lease: Any) -> Any:
+        found = await news(self, tx, lease)
+        rows = await tx.query(self._news, (lease.session_id,))
+        return found if not rows[0][3] else dataclasses.replace(found, cancel_reason=rows[0][4] or "cancelled")
+
+    _replace(sessions.Sessions, news=hear)
+
+
+def retries_blindly() -> None:
+    """A write whose COMMIT was lost is made again without a look whether it had landed."""
+
+    async def never(self: Any, *args: Any) -> bool:
+        return False
+
+    _replace(server_work.Server, _has_landed=never)
+
+
+def believes_blindly() -> None:
+    """A write whose COMMIT was lost is thought to have landed."""
+
+    async def always(self: Any, *args: Any) -> bool:
+        return True
+
+    _replace(server_work.Server, _has_landed=always)
+
+
+def process_clock() -> None:
+    """A lease on a server is judged by the clock of the process that asks."""
+    _replace(server_clock.ServerClock, now_ms=lambda self: time.time_ns() // 1_000_000)
+
+
 def _of_records(change: Callable[[Any], None]) -> None:
     """Change every call that is read from the store."""
     of = turn.OpenCall.of
@@ -112,23 +314,45 @@ def _of_records(change: Callable[[Any], None]) -> None:
     _replace(turn.OpenCall, of=staticmethod(of_changed))
 
 
+def _reword(kind: Any, **statements: tuple[str, str]) -> None:
+    """Change the text of statements that a class keeps, each by a pattern that has to be found and what comes for it.
+
+    The statements stay those of SQLite: a server's parameters have numbers.
+    """
+    make = kind.__init__
+
+    def make_reworded(self: Any, *args: Any, **more: Any) -> None:
+        make(self, *args, **more)
+        for name, (pattern, text) in statements.items():
+            changed, count = re.subn(pattern, text, getattr(self, name))
+            assert count, f"{pattern!r} is not in {name} (any more)"
+            setattr(self, name, changed)
+
+    _replace(kind, __init__=make_reworded)
+
+
 def _replace(place: Any, **parts: Any) -> None:
     """Put other parts into a class or module; what is not there cannot be replaced."""
     for name, part in parts.items():
         assert hasattr(place, name), f"{place} has no {name!r} (any more)"
+        _UNDONE.append(partial(setattr, place, name, inspect.getattr_static(place, name)))
         setattr(place, name, part)
 
 
+@contextlib.contextmanager
+def broken(mutant: str | None) -> Iterator[None]:
+    """Break the kernel in this process for the length of a block."""
+    if mutant is not None:
+        MUTANTS[mutant]()
+    try:
+        yield
+    finally:
+        while _UNDONE:
+            _UNDONE.pop()()
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
-    mutant.__name__: mutant
-    for mutant in (
-        no_transaction,
-        usage_apart,
-        keeps_lease,
-        no_fence,
-        starts_unseen,
-        forgets_death,
-        forgets_some_deaths,
-        own_keys,
-    )
+    name: made
+    for name, made in list(globals().items())
+    if isinstance(made, FunctionType) and made.__module__ == __name__ and not name.startswith("_") and name != "broken"
 }

@@ -6,6 +6,8 @@ same as the one that died would have been.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +16,17 @@ from power_loop import Answer, Approve, Give, LLMResponse, Message, Role, ToolCa
 
 SESSION = "s"
 GREETING, GREETING_ANSWER = "Hello.", "Hello to you."
+REFUND, BOOK, WIRE, RETRY = "Refund it.", "Book it.", "Wire it.", "Try it, and again if need be."
+HINT, QUEUE = "Hear me out.", "Wait for me."
+SERVE = "Let the server run."
 FOLLOW_UP, FOLLOW_UP_ANSWER = "And then?", "Then seven."
 
 #: The sessions of a process that carries a story out in several at once.
 CROWD = tuple(f"crowd_{number}" for number in range(6))
 
 OUTPUT_TOKENS = 7
+# What the first message of a folded conversation says: how many messages it covers, and the summary of the model here.
+_FOLD = re.compile(r"Its first (?P<covered>\d+) messages.*Replies: (?P<replies>\d+)\.", re.DOTALL)
 _TOKENS_A_MESSAGE = 10
 
 
@@ -52,7 +59,9 @@ class Story:
     `stages` fixes the order in which calls of one reply have their effects and finish (`effect charge:a`,
     `finish charge:a`), each finish behind the commit of the one before. `answers` are those to waiting calls, by tool;
     `mistake` is a wrong one that is tried first. Where the process that begins it `has_wrong_key` or `cannot_read`, its
-    first attempt fails and it goes on with another.
+    first attempt fails and it goes on with another. One that `is_folded` fills the window of its model, so that there
+    is one fold before it ends; once one ends that `is_projected`, it is shown as its projection. One that `is_budgeted`
+    is paid for from a budget that has more than it takes.
     """
 
     name: str
@@ -66,6 +75,9 @@ class Story:
     is_cancelled: bool = False
     has_wrong_key: bool = False
     cannot_read: bool = False
+    is_folded: bool = False
+    is_projected: bool = False
+    is_budgeted: bool = False
     waits_for_renewal: bool = False
     lease_ttl_s: float = 30.0
 
@@ -78,6 +90,9 @@ def _one_after_the_other(*labels: str) -> tuple[str, ...]:
     return tuple(f"{stage} {label}" for label in labels for stage in ("effect", "finish"))
 
 
+# How many tokens the model takes, of which a fifth is for its reply, and what all but fills that in two replies.
+WINDOW_TOKENS, REPLY_TOKENS = 7_500, 1_500
+FILLING = (Say("One thinks. " * 1_000), Say("One thinks more. " * 600))
 _NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
 STORIES = {
@@ -138,6 +153,22 @@ STORIES = {
             stages=("effect look:a", "finish look:a", "effect stick:b"),
             is_cancelled=True,
         ),
+        # The second reply fills the window: the first one is folded before the third is asked for.
+        Story("fold", "Think it over.", (*FILLING, Say('{"n": 7}')), output_schema=_NUMBER, is_folded=True),
+        Story(
+            "projection",
+            "Charge it, and be short about it.",
+            (_call("charge:a", "look:b"), Report()),
+            stages=_one_after_the_other("charge:a", "look:b"),
+            is_projected=True,
+        ),
+        Story(
+            "budget",
+            "Charge it, and mind the money.",
+            (_call("charge:a", "look:b"), Report()),
+            stages=_one_after_the_other("charge:a", "look:b"),
+            is_budgeted=True,
+        ),
         Story("failure", "Try with the wrong key.", (Say("It works now."),), has_wrong_key=True),
         Story("unreadable", "Read it first.", (Say("I have read it."),), cannot_read=True),
         Story("slow", "Take your time.", (Say("Done at last."),), waits_for_renewal=True, lease_ttl_s=0.3),
@@ -146,6 +177,13 @@ STORIES = {
 _BY_TEXT: dict[str, tuple[Reply, ...]] = {
     GREETING: (Say(GREETING_ANSWER),),
     FOLLOW_UP: (Say(FOLLOW_UP_ANSWER),),
+    REFUND: (_call("refund:a"), Report()),
+    BOOK: (_call("book:a", "look:b"), Report()),
+    WIRE: (_call("wire:a"), Report()),
+    RETRY: (_call("retry:a"), Report()),
+    HINT: (_call("hint:a", "charge:b"), Report()),
+    QUEUE: (_call("queue:a"), Report()),
+    SERVE: (_call("background_run:a"), _call("background_check:a"), Report()),
     **{story.text: story.replies for story in STORIES.values()},
 }
 
@@ -170,18 +208,40 @@ def result_text(name: str, id_: str) -> str:
 
 def reply_to(messages: Sequence[Message]) -> LLMResponse:
     """Return what the model says to a transcript."""
-    at = max(at for at, message in enumerate(messages) if message.role is Role.USER and message.text in _BY_TEXT)
+    told = [at for at, message in enumerate(messages) if message.role is Role.USER and message.text in _BY_TEXT]
+    if not told:
+        return _summary_of(messages[0].text)
+    at = told[-1]
     since = messages[at + 1 :]
     replies = _BY_TEXT[messages[at].text]
     step = sum(message.role is Role.ASSISTANT for message in since)
-    usage = Usage(_TOKENS_A_MESSAGE * len(messages), OUTPUT_TOKENS)
+    length = len(messages)
+    if fold := _FOLD.search(messages[0].text):
+        inputs = next(at for at, message in enumerate(messages[1:]) if message.role is Role.ASSISTANT)
+        length += int(fold["covered"]) - 1 - inputs
+        if at <= inputs:
+            step += int(fold["replies"])
+    usage = Usage(_TOKENS_A_MESSAGE * length, OUTPUT_TOKENS)
     reply = replies[min(step, len(replies) - 1)]
     if isinstance(reply, Call):
-        parts = [ToolCallPart(f"call_{len(messages)}_{id_}", name, f'{{"id":"{id_}"}}') for name, id_ in reply.wanted]
+        parts = [ToolCallPart(f"call_{length}_{id_}", name, _arguments(name, id_)) for name, id_ in reply.wanted]
         return LLMResponse.of_calls(*parts, usage=usage)
     if isinstance(reply, Say):
         return LLMResponse.of_text(reply.text, usage=usage)
     return LLMResponse.of_text(report([_result_of(message) for message in since]), usage=usage)
+
+
+def _arguments(name: str, id_: str) -> str:
+    """Return the arguments of a call; a command in the background goes on until it is ended."""
+    if name == "background_run":
+        return json.dumps({"command": f"echo {id_} >>jobs; exec sleep 600"})
+    return json.dumps({"job": "job_1"} if name == "background_check" else {"id": id_})
+
+
+def _summary_of(record: str) -> LLMResponse:
+    """Return the summary of a record, which may come in pieces: how many of the replies that fill a window it has."""
+    replies = sum(reply.text[:20] in record for reply in FILLING)
+    return LLMResponse.of_text(f"Replies: {replies}.", usage=Usage(_TOKENS_A_MESSAGE, OUTPUT_TOKENS))
 
 
 def report(results: Sequence[str | None]) -> str:

@@ -180,7 +180,9 @@ def _problems(story: Story, dead: Facts, scene: Scene, expected: Expected) -> It
     if in_order(log) != expected.log:
         yield f"the log is\n{_listed(in_order(log))}\nand has to be\n{_listed(expected.log)}"
     yield from _problems_of_rows(story, facts, expected)
-    yield from _problems_of_usage(facts)
+    yield from _problems_of_usage(story, facts)
+    yield from _problems_of_budget(story, facts)
+    yield from _problems_of_context(story, facts, expected)
     yield from _problems_of_effects(scene, dead, facts)
     yield from problems_of_requests(scene)
 
@@ -205,13 +207,55 @@ def _problems_of_rows(story: Story, facts: Facts, expected: Expected) -> Iterato
         yield f"settled calls have no answer in the log: {facts['tool_calls']}"
 
 
-def _problems_of_usage(facts: Facts) -> Iterator[str]:
+def _problems_of_context(story: Story, facts: Facts, expected: Expected) -> Iterator[str]:
+    """What is folded is folded once, by whichever process; what is at rest has its projection, and nothing else has."""
+    folds = [(row["from_seq"], row["to_seq"]) for row in facts["folds"]]
+    is_due = story.is_folded and expected.status == "completed"
+    if len(folds) > story.is_folded or (is_due and not folds):
+        yield f"the folds are {folds}"
+    projected = [row["seq"] for row in facts["project_messages"]]
+    is_due = story.is_projected and expected.status == "completed"
+    if len(set(projected)) < len(projected) or (projected and not story.is_projected) or (is_due and not projected):
+        yield f"the projections are {projected}"
+
+
+def _problems_of_usage(story: Story, facts: Facts) -> Iterator[str]:
     """Every reply in the log is paid for once, with what the model said that it cost."""
+    if story.is_projected:
+        # The model is shown other messages than stand in the log, and is paid for what it is shown.
+        told = [row["reply_seq"] for row in facts["model_calls"]]
+        due = [row["seq"] for row in facts["messages"] if row["session_id"] == SESSION and row["role"] == "assistant"]
+        if told != due:
+            yield f"the replies paid for are {told} and have to be {due}"
+        return
     replies = [row["seq"] for row in facts["messages"] if row["session_id"] == SESSION and row["role"] == "assistant"]
     paid = [(row["reply_seq"], row["input_tokens"], row["output_tokens"]) for row in facts["model_calls"]]
     due = [(seq, *tokens_of_reply(seq - 1)) for seq in replies]
     if paid != due:
         yield f"the model calls are {paid} and have to be {due}"
+
+
+def _problems_of_budget(story: Story, facts: Facts) -> Iterator[str]:
+    """A budget has paid for every reply and call of its send and for what was lost, and nothing of it is held."""
+    if facts["budget_holds"]:
+        yield f"something is held of budgets: {facts['budget_holds']}"
+    send, budgets = send_of(story, facts), facts["budgets"]
+    if len(budgets) != (story.is_budgeted and send is not None):
+        yield f"the budgets are {budgets}"
+    for budget in budgets:
+        index = budget["send_index"]
+        replies = [row for row in facts["model_calls"] if row["send_index"] == index]
+        tokens = sum(row["input_tokens"] + row["output_tokens"] for row in replies)
+        calls = len([row for row in facts["tool_calls"] if row["send_index"] == index])
+        paid = (budget["spent_tokens"] - budget["lost_tokens"], budget["spent_tool_calls"])
+        if paid != (tokens, calls):
+            yield f"the budget paid for {paid} tokens and calls, and its send has {(tokens, calls)}: {budget}"
+        attempts = 0 if send is None else send["attempts"]
+        if (budget["lost_tokens"] > 0) > (attempts > 1 or send is None or send["status"] in _GIVEN_UP):
+            yield f"the budget lost something with no process: {budget}"
+
+
+_GIVEN_UP = ("aborted", "interrupted", "cancelled")
 
 
 def _problems_of_effects(scene: Scene, dead: Facts, facts: Facts) -> Iterator[str]:

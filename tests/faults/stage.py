@@ -20,7 +20,8 @@ from power_loop import (
     create_llm_service_from_config,
     tool,
 )
-from tests.agent.parts import Ears, NoWaitClock, within_limit
+from power_loop.testing import FrozenClock
+from tests.agent.parts import Ears, within_limit
 from tests.model_server import Answer, ModelServer, Usage, call, say
 
 WIRES = ["openai", "anthropic"]
@@ -50,7 +51,7 @@ class Stage:
 
     loop: StatefulAgentLoop
     server: ModelServer
-    clock: NoWaitClock
+    clock: FrozenClock
     ears: Ears
     session_id: str = ""
     paid: list[str] = field(default_factory=list)
@@ -105,7 +106,7 @@ class Stages:
         service = create_llm_service_from_config(
             LLMProviderConfig(provider=provider, carrier=carrier, base_url=server.base_url, **options)
         )
-        clock, paid = NoWaitClock(), list[str]()
+        clock, paid = FrozenClock(seed=len(self._closings), skips_sleep=True), list[str]()
 
         @tool(effect="once")
         async def pay(to: str, context: Any = None) -> str:
@@ -117,6 +118,8 @@ class Stages:
             paid.append(to)
             return f"paid {to}"
 
+        # A fold would take an answer of the script; what comes of faults in a fold is tested with folds.
+        config = LoopConfig(compaction=None) if config is None else config
         loop = StatefulAgentLoop(llm=service, dsn=self.dsn, tool_registry=[pay], clock=clock, config=config)
         self._closings += [loop.aclose, service.aclose]
         return Stage(loop, server, clock, Ears(loop), paid=paid)

@@ -21,6 +21,7 @@ from power_loop import (
     InputError,
     InvalidDsnError,
     LLMResponse,
+    LoopConfig,
     NotADatabaseError,
     SchemaPolicy,
     SendStatus,
@@ -230,7 +231,7 @@ async def test_a_database_whose_file_was_deleted_is_not_written_into_nowhere(tmp
 
 DSNS: list[tuple[str, Any, str]] = [
     ("a typo of the scheme", "sqllite:///app.db", "did you mean sqlite://"),
-    ("another database", "postgresql://me:hunter2@db/app", "no postgresql backend"),
+    ("a typo in a parameter of a server", "postgresql://me:hunter2@db/app?pool_sise=3", "did you mean 'pool_size'"),
     ("a typo of another database", "postgre://me:hunter2@db/app", "did you mean postgres"),
     ("a driver in the scheme", "mysql+pymysql://me:hunter2@db/app", "unknown database"),
     ("two slashes", "sqlite://app.db", "three slashes"),
@@ -383,12 +384,13 @@ async def test_ten_megabytes_of_input_answer_and_result_come_back_whole(tmp_path
 
     reply = LLMResponse.of_calls(ToolCallPart("call_1", "dump", "{}"), text=big)
     path = tmp_path / "app.db"
-    loop = make(str(path), reply, big, tool_registry=[dump])
+    unfolded = LoopConfig(compaction=None)
+    loop = make(str(path), reply, big, tool_registry=[dump], config=unfolded)
     sid = await loop.new_session()
     result = await loop.send(big, session_id=sid)
     assert result.final_text == big
     await loop.aclose()
-    cold = make(str(path), "Fine.", tool_registry=[dump])
+    cold = make(str(path), "Fine.", tool_registry=[dump], config=unfolded)
     log = [record.message for record in await cold.get_messages(sid)]
     assert (log[0].text, log[1].text, log[3].text) == (big, big, big)
     whole = await cold.get_tool_result(sid, log[1].tool_calls[0].id)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import power_loop
+
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "power_loop"
 LIMIT_S = 60
 
@@ -102,4 +104,20 @@ def test_no_module_keeps_a_changing_global() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Global) and path.relative_to(PACKAGE).as_posix() != "runtime/store/open.py"
     ]
+    assert found == []
+
+
+def test_what_tests_of_users_stand_on_imports_public_names_only() -> None:
+    """`power_loop.testing` is written as a user would write it, so that any user could have."""
+    found = []
+    for path, tree in sources():
+        if "testing" not in path.relative_to(PACKAGE).parts:
+            continue
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("power_loop"):
+                continue
+            if node.module == "power_loop":
+                found += [f"{path.name}: {name.name}" for name in node.names if name.name not in power_loop.__all__]
+            elif not str(node.module).startswith("power_loop.testing"):
+                found.append(f"{path.name}:{node.lineno} {node.module}")
     assert found == []

@@ -141,3 +141,32 @@ async def test_leaving_a_stream_cancels_and_the_next_send_works(endpoint: Endpoi
         assert events.result.status is SendStatus.CANCELLED
         result = await loop.send("What is the capital of France?", session_id=sid)
     assert result.status in ANSWERED
+
+
+@pytest.mark.promise("any-length")
+async def test_a_folded_conversation_goes_on_and_gives_its_originals_back(endpoint: Endpoint, tmp_path: Path) -> None:
+    async with StatefulAgentLoop(llm=endpoint.service(), dsn=str(tmp_path / "app.db")) as loop:
+        requests = watch(loop)
+        sid = await loop.new_session()
+        for text in ("Remember my favorite color is teal.", "What is the capital of France?", "Tell me about rivers."):
+            await loop.send(f"{text} {'I have all the time in the world. ' * 8}", session_id=sid)
+        before = await loop.get_messages(sid)
+        fold = await loop.compact(sid)
+        assert fold is not None
+        assert (fold.strategy, fold.from_seq) == ("llm_summary", 1)
+        assert fold.usage is not None
+        assert fold.usage.output_tokens > 0
+        assert fold.tokens_after < fold.tokens_before
+        result = await loop.send("What's my favorite color?", session_id=sid)
+        after = await loop.get_messages(sid)
+        assert result.status in ANSWERED
+        assert after[: len(before)] == before, "the originals are where they were"
+        # The model stands behind the summary, and is offered what gives the originals back.
+        request = requests[3]
+        assert fold.summary in request.messages[0].text
+        assert all("Remember my favorite color" not in message.text for message in request.messages[1:])
+        assert "recall_compacted" in {spec.name for spec in request.tools}
+        # Whether a small model takes it up is its own affair; each of its calls is answered.
+        await loop.send("Call recall_compacted with from_seq 1 and to_seq 1.", session_id=sid)
+        for call in await (await loop.get_store()).get_calls(sid):
+            assert call.result_seq is not None

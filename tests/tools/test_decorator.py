@@ -320,7 +320,7 @@ def test_a_tool_that_is_one_already_stays_what_it_is() -> None:
 
 @pytest.mark.parametrize("effect", list(Effect))
 def test_a_definition_takes_the_word_of_its_effect(effect: Effect) -> None:
-    made = ToolDefinition("ask", "Ask.", {"type": "object"}, effect=effect.value)  # type: ignore[arg-type]
+    made = ToolDefinition("ask", "Ask.", {"type": "object"}, lambda: "", effect=effect.value)  # type: ignore[arg-type]
     assert made.effect is effect
     assert prepare(made).definition is made
 

@@ -6,16 +6,22 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from power_loop.agent.config import LoopConfig
+from power_loop.contracts.budgets import Budget, PriceTable
 from power_loop.contracts.cancellation import CancellationToken
-from power_loop.contracts.errors import ConfigError, InputError
+from power_loop.contracts.errors import ConfigError, InputError, MissingExtraError
 from power_loop.contracts.frozen import frozen
-from power_loop.contracts.llm import OutputSchema
+from power_loop.contracts.limits import SendLimits
+from power_loop.contracts.llm import ModelInfo, OutputSchema
 from power_loop.contracts.messages import ContentPart, UserInput, content_of
-from power_loop.contracts.states import SessionState
-from power_loop.core.turn.budget import SendLimits
+from power_loop.contracts.states import OnBusy, SessionState
+from power_loop.core.context.prompt import SystemPrompt, prompt_text
+from power_loop.core.context.reading import has_pdf
 from power_loop.core.turn.options import SendOptions, check_options, output_schema_of
+from power_loop.core.turn.paying import no_price
 from power_loop.core.turn.scope import TurnScope
 from power_loop.core.turn.structured import prepare_schema
+from power_loop.runtime.host.pdf import can_read_pdf
 from power_loop.tools.registry import ToolRegistry, ToolsLike
 
 Cancellation = CancellationToken | asyncio.Event | Any
@@ -39,8 +45,9 @@ def read_send(
     content: UserInput,
     *,
     registry: ToolRegistry,
+    info: ModelInfo,
     tools: ToolsLike | Sequence[str],
-    system_prompt: str | None,
+    system_prompt: str | SystemPrompt | None,
     output_schema: OutputSchema | Mapping[str, Any] | None,
     heals: bool,
     request_id: str | None,
@@ -49,22 +56,36 @@ def read_send(
     max_output_tokens: int | None,
     temperature: float | None,
     reasoning_effort: str | None,
+    budget: Budget | None,
+    defaults: LoopConfig,
 ) -> AskedSend:
-    """Return what a send was asked; `registry` is the loop's. Raises `input.invalid`, `config.invalid`,
-    `tool.invalid_definition`."""
+    """Return what a send was asked; `registry`, the model of `info` and the `defaults` are the loop's. Raises
+    `input.invalid`, `config.invalid`, `config.no_price`, `config.missing_extra`, `tool.invalid_definition`."""
     parts = content_of(content)
+    check_files(parts, info)
     schema = output_schema_of(output_schema)
     if schema is not None:
         prepare_schema(schema)
     offered, names = _offered(registry, tools)
+    is_prompt = isinstance(system_prompt, (SystemPrompt, str))
+    prompt: Any = prompt_text(system_prompt, offered) if is_prompt else system_prompt
     options = check_options(
-        SendOptions(names, system_prompt, schema, limits, max_output_tokens, temperature, reasoning_effort, tool_choice)
+        SendOptions(
+            names, prompt, schema, limits, max_output_tokens, temperature, reasoning_effort, tool_choice, budget
+        )
     )
+    _check_price(budget or defaults.budget, defaults.prices, info)
     if tool_choice not in (None, "auto", "none", "required") and tool_choice not in offered:
         raise ConfigError(
             f"tool_choice is {tool_choice!r}: give 'auto', 'none', 'required' or the name of an offered tool"
         )
     return AskedSend(parts, options, offered, request_id, heals)
+
+
+def _check_price(budget: Budget | None, prices: PriceTable | None, info: ModelInfo) -> None:
+    """Raise `config.no_price` where a budget of money cannot pay for the loop's model."""
+    if budget is not None and budget.max_cost is not None and (prices is None or prices.price_of(info) is None):
+        raise no_price(info)
 
 
 def _offered(registry: ToolRegistry, tools: ToolsLike | Sequence[str]) -> tuple[ToolRegistry, tuple[str, ...] | None]:
@@ -76,6 +97,16 @@ def _offered(registry: ToolRegistry, tools: ToolsLike | Sequence[str]) -> tuple[
         return part, part.names
     others = ToolRegistry.of(tools)  # type: ignore[arg-type]
     return others, others.names
+
+
+def check_files(parts: Sequence[ContentPart], info: ModelInfo) -> None:
+    """Raise `config.missing_extra` for a PDF file that the model does not take and that nothing here can read."""
+    if not info.has_pdf and has_pdf(parts) and not can_read_pdf():
+        raise MissingExtraError(
+            f"the model {info.model!r} takes no PDF files, and reading their text needs the package 'pypdf':"
+            " pip install 'power-loop[pdf]', or set LLMProviderConfig(has_pdf=True) where its endpoint takes them",
+            extra="pdf",
+        )
 
 
 def is_a(value: object, kind: type) -> bool:
@@ -101,12 +132,6 @@ def check_clock(clock: Any) -> None:
         raise ConfigError(f"clock is {clock!r:.200}: give an object with the methods of Clock, such as SystemClock()")
 
 
-def check_prompt(system_prompt: Any) -> None:
-    """Raise `input.invalid` for a system prompt that is no text."""
-    if system_prompt is not None and not isinstance(system_prompt, str):
-        raise InputError(f"system_prompt is {system_prompt!r:.200}: give text")
-
-
 def session_state_of(state: SessionState | str | None) -> SessionState | None:
     """Return the state that a word means. Raises `input.invalid`."""
     if state is None:
@@ -116,6 +141,15 @@ def session_state_of(state: SessionState | str | None) -> SessionState | None:
     except ValueError as error:
         known = " or ".join(repr(one.value) for one in SessionState)
         raise InputError(f"state is {state!r}: sessions are {known}") from error
+
+
+def on_busy_of(on_busy: OnBusy | str) -> OnBusy:
+    """Return what a word asks for. Raises `input.invalid`."""
+    try:
+        return OnBusy(on_busy)
+    except ValueError as error:
+        known = ", ".join(repr(one.value) for one in OnBusy)
+        raise InputError(f"on_busy is {on_busy!r:.200}: give one of {known}") from error
 
 
 def scope_of(cancellation: Cancellation | None) -> TurnScope:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Coroutine, Mapping, Sequence
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,44 +17,76 @@ from power_loop.agent.asked import (
     Cancellation,
     check_call_id,
     check_clock,
-    check_prompt,
+    check_files,
     check_store,
     follow,
     is_a,
+    on_busy_of,
     read_send,
     scope_of,
     session_state_of,
 )
 from power_loop.agent.config import LoopConfig
 from power_loop.agent.in_flight import InFlight
+from power_loop.agent.inbox import InboxDriver
 from power_loop.agent.kit import make_kit
+from power_loop.agent.recovery import Recovery, check_pass, check_seconds
 from power_loop.agent.stream import TurnStream
+from power_loop.agent.subagents import (
+    Agents,
+    agent_id_of,
+    granted,
+    is_agent_id,
+    kit_of,
+    new_session,
+    tools_of,
+)
 from power_loop.agent.sync import SyncRunner, refuse_to_block, twin
+from power_loop.contracts.agent_spec import AgentLifecycle, AgentSpec
 from power_loop.contracts.answers import Answer, Give
+from power_loop.contracts.budgets import Budget, BudgetRecord
 from power_loop.contracts.clock import Clock, SystemClock
-from power_loop.contracts.errors import ConfigError, InputError, LoopClosedError
-from power_loop.contracts.events import SessionClosed, SessionCreated
+from power_loop.contracts.errors import (
+    AgentSpecError,
+    ConfigError,
+    InputError,
+    LoopClosedError,
+    ModelCallNotFoundError,
+    SessionNotFoundError,
+    StoreError,
+)
+from power_loop.contracts.events import HookFailed, SessionClosed, SessionCreated
+from power_loop.contracts.explanation import CallExplanation
 from power_loop.contracts.hooks import HookPoint, SessionEndContext, SessionStartContext
+from power_loop.contracts.limits import SendLimits
 from power_loop.contracts.llm import LLMService, ModelInfo, OutputSchema
-from power_loop.contracts.messages import ContentPart, UserInput
+from power_loop.contracts.messages import ContentPart, UserInput, content_of
 from power_loop.contracts.ports import SessionStore
-from power_loop.contracts.records import MessageRecord, Page, SessionRecord, SessionStats
-from power_loop.contracts.results import PendingCall, StatefulResult
+from power_loop.contracts.records import FoldRecord, InboxRecord, MessageRecord, Page, SessionRecord, SessionStats
+from power_loop.contracts.results import FollowUp, PendingCall, Recovered, StatefulResult
 from power_loop.contracts.session_ids import check_session_id
-from power_loop.contracts.states import OPEN_CALLS, SchemaPolicy, SessionState
+from power_loop.contracts.states import OPEN_CALLS, OnBusy, SchemaPolicy, SendStatus, SessionState
 from power_loop.core.bus import AgentEventBus, EventQueue
+from power_loop.core.context.explain import explain_call
+from power_loop.core.context.prompt import SystemPrompt, prompt_text
 from power_loop.core.context.window import Window, WindowCache
 from power_loop.core.hooks import Hooks
+from power_loop.core.stray import said
 from power_loop.core.turn import begin
-from power_loop.core.turn.budget import SendLimits
+from power_loop.core.turn.agent import Agent
 from power_loop.core.turn.chain import Waiter, add_waiter, is_awaited_by
+from power_loop.core.turn.compact import compact
+from power_loop.core.turn.options import SendOptions
 from power_loop.core.turn.outcome import pending_call
 from power_loop.core.turn.scope import TurnScope
-from power_loop.core.turn.turn import TurnKit
+from power_loop.core.turn.seat import TurnSeat, join
+from power_loop.core.turn.turn import Turn, TurnKit
 from power_loop.runtime.store.open import open_store, schema_policy_of
 from power_loop.tools.registry import ToolRegistry, ToolsLike
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger("power_loop")
 
 #: Where sessions are kept when neither a DSN nor a store is given.
 DEFAULT_DSN = "app.db"
@@ -64,7 +99,8 @@ class StatefulAgentLoop:
     `llm` is the model. `dsn` names the store (default `app.db`, a SQLite file); `store` brings an open one instead,
     which stays the caller's to close. `tool_registry` is what the model may call (a `ToolRegistry`, or a list of tools
     and functions), `hooks` and `event_bus` are the application's ears and brakes. A handle is cheap: the database is
-    opened at first use, and shared by all handles of the process that name it.
+    opened at first use, and shared by all handles of the process that name it. What its tools hold beyond their calls,
+    such as shells, is closed with it, unless they came as a `ToolRegistry`: that is closed by who made it.
     """
 
     __slots__ = (
@@ -75,11 +111,13 @@ class StatefulAgentLoop:
         "_desk_kit",
         "_dsn",
         "_hooks",
+        "_inbox",
         "_is_closed",
         "_llm",
         "_opening",
         "_owns_bus",
         "_owns_store",
+        "_owns_tools",
         "_prefix",
         "_schema",
         "_store",
@@ -126,12 +164,14 @@ class StatefulAgentLoop:
         self._schema = schema if schema is SchemaPolicy.AUTO_CREATE else schema_policy_of(schema)
         self._config = config
         self._tools = tool_registry
+        self._owns_tools = not isinstance(tool_registry, ToolRegistry)
         self._hooks = hooks
         self._bus = event_bus
         self._owns_bus = event_bus is None
         self._clock = clock
         self._is_closed = False
         self._work = InFlight()
+        self._inbox: InboxDriver | None = None
         self._opening: asyncio.Task[None] | None = None
         self._desk_kit: tuple[SessionStore, TurnKit] | None = None
         self._windows: WindowCache | None = None
@@ -199,36 +239,40 @@ class StatefulAgentLoop:
     async def new_session(
         self,
         *,
-        system_prompt: str | None = None,
+        system_prompt: str | SystemPrompt | None = None,
         metadata: Mapping[str, Any] | None = None,
         session_id: str | None = None,
     ) -> str:
-        """Make a session and return its id. `metadata` is a JSON object. Raises `session.exists`, `input.invalid`."""
+        """Make a session and return its id. `metadata` is a JSON object. A `SystemPrompt` is stored as the text that it
+        is for the loop's tools. Raises `session.exists`, `input.invalid`."""
         self._check_open()
         if session_id is not None:
             check_session_id(session_id)
         made = session_id or self._now.new_id("sess")
-        check_prompt(system_prompt)
+        prompt = self._prompt(system_prompt)
         store = await self.get_store()
-        record = await store.create_session(made, system_prompt=system_prompt, metadata=metadata or {})
+        record = await store.create_session(made, system_prompt=prompt, metadata=metadata or {})
         self.event_bus.emit(SessionCreated(), session_id=made)
         if self._hooks is not None and self._hooks.has(HookPoint.SESSION_START):
             await self._hooks.tell(SessionStartContext(made, 0, 0, record.metadata), self._announcer(made))
         return made
 
+    def _prompt(self, prompt: str | SystemPrompt | None) -> str | None:
+        return prompt_text(prompt, self.tools if isinstance(prompt, SystemPrompt) else ())
+
     async def update_session(
         self,
         session_id: str,
         *,
-        system_prompt: str | None = None,
+        system_prompt: str | SystemPrompt | None = None,
         clear_system_prompt: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> SessionRecord:
         """Change the system prompt and/or replace the metadata; what is None stays. The next model call sees it."""
-        check_prompt(system_prompt)
+        prompt = self._prompt(system_prompt)
         store = await self._ready_store()
         return await store.update_session(
-            session_id, system_prompt=system_prompt, clear_system_prompt=clear_system_prompt, metadata=metadata
+            session_id, system_prompt=prompt, clear_system_prompt=clear_system_prompt, metadata=metadata
         )
 
     async def get_session(self, session_id: str) -> SessionRecord:
@@ -240,17 +284,22 @@ class StatefulAgentLoop:
         *,
         state: SessionState | str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        parent_id: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[SessionRecord]:
-        """Return a page of sessions, newest first; `metadata` keeps those whose metadata has these top-level values."""
+        """Return a page of sessions, newest first; `metadata` keeps those whose metadata has these top-level values,
+        `parent_id` those that a session made for its sub-agents."""
         if metadata is not None and not is_a(metadata, Mapping):
             raise InputError(f"metadata is {metadata!r:.200}: give a dict of the values to look for")
         store = await self._ready_store()
-        return await store.list_sessions(state=session_state_of(state), metadata=metadata, cursor=cursor, limit=limit)
+        return await store.list_sessions(
+            state=session_state_of(state), metadata=metadata, parent_id=parent_id, cursor=cursor, limit=limit
+        )
 
     async def close_session(self, session_id: str) -> bool:
-        """Close a session to further input; it stays readable.
+        """Close a session to further input; it stays readable. What its tools hold is let go of, and a tool that fails
+        at that is announced.
 
         False if it was closed. Raises `session.busy` while a turn runs.
         """
@@ -258,10 +307,16 @@ class StatefulAgentLoop:
         was_open = await store.close_session(session_id)
         if was_open:
             self.event_bus.emit(SessionClosed(), session_id=session_id)
+            announce = self._announcer(session_id)
+
+            def failed(name: str, error: Exception) -> None:
+                announce(HookFailed(HookPoint.SESSION_END.value, name, said(error)))
+
+            await self.tools.end_session(session_id, failed)
             if self._hooks is not None and self._hooks.has(HookPoint.SESSION_END):
                 record = await store.get_session(session_id)
                 context = SessionEndContext(session_id, record.send_count, 0, record.metadata)
-                await self._hooks.tell(context, self._announcer(session_id))
+                await self._hooks.tell(context, announce)
         return was_open
 
     async def get_messages(
@@ -273,9 +328,44 @@ class StatefulAgentLoop:
                 raise InputError(f"{name} is {value!r:.200}: give a whole number of at least 0")
         return await (await self._ready_store()).get_messages(session_id, after_seq=after_seq, limit=limit)
 
+    async def explain(self, session_id: str, call: int | None = None) -> CallExplanation:
+        """Return what a model call was sent, segment by segment, and what of it is the same as in the call before.
+
+        `call` is the seq of its reply, as `MessageRecord.seq` has it (default: the last call). Raises
+        `session.not_found`, `model_call.not_found`.
+        """
+        if call is not None and not is_a(call, int):
+            raise InputError(f"call is {call!r:.200}: give the seq of a reply, or nothing for the last one")
+        store = await self._ready_store()
+        before_seq = None if call is None else call + 1
+        found = await store.get_model_calls(session_id, before_seq=before_seq, limit=2)
+        if not found or call not in (None, found[0].reply_seq):
+            raise _no_model_call(session_id, call, found[0].reply_seq if found else None)
+        return explain_call(session_id, found[0], found[1] if len(found) > 1 else None)
+
+    async def get_folds(self, session_id: str) -> tuple[FoldRecord, ...]:
+        """Return the folds of a session, oldest first: the newest stands in the prompt, and `get_messages` still gives
+        what they cover. Raises `session.not_found`."""
+        store = await self._ready_store()
+        await store.get_session(session_id)
+        return await store.get_folds(session_id)
+
     async def get_session_stats(self, session_id: str) -> SessionStats:
         """Return what a session took so far: sends, calls, tokens, bytes."""
         return await (await self._ready_store()).get_stats(session_id)
+
+    async def get_budget(self, session_id: str, *, send_index: int | None = None) -> BudgetRecord | None:
+        """Return the budget that pays for a send (default: the last one): its limits, what is spent and held of it, and
+        the budgets below it; None where nothing limits the send. Raises `session.not_found`."""
+        if send_index is not None and not is_a(send_index, int):
+            raise InputError(f"send_index is {send_index!r:.200}: give the number of a send, or nothing for the last")
+        store = await self._ready_store()
+        send = await store.get_send(session_id, index=send_index)
+        if send is None:
+            await store.get_session(session_id)
+            return None
+        key = SendOptions.from_json(send.options).budget_of(session_id, send.index)
+        return None if key is None else await store.get_budget(key)
 
     async def get_tool_result(self, session_id: str, call_id: str) -> tuple[ContentPart, ...] | None:
         """Return the whole result of a tool call, also where the model is shown a preview; None if it has none."""
@@ -289,7 +379,7 @@ class StatefulAgentLoop:
         head = await store.get_session(session_id)
         kept = windows.take(session_id)
         if kept is None or not kept.is_current(head.next_seq, head.version):
-            kept = Window.of(await store.read_view(session_id))
+            kept = Window.of(await store.read_view(session_id, projected=self.config.projection is not None))
         windows.put(kept)
 
     # ---- turns ----
@@ -300,7 +390,7 @@ class StatefulAgentLoop:
         *,
         session_id: str,
         tools: ToolsLike | Sequence[str] = None,
-        system_prompt: str | None = None,
+        system_prompt: str | SystemPrompt | None = None,
         output_schema: OutputSchema | Mapping[str, Any] | None = None,
         heal_pending: bool = False,
         request_id: str | None = None,
@@ -310,6 +400,8 @@ class StatefulAgentLoop:
         max_output_tokens: int | None = None,
         temperature: float | None = None,
         reasoning_effort: str | None = None,
+        budget: Budget | None = None,
+        on_busy: OnBusy | str = OnBusy.RAISE,
     ) -> StatefulResult:
         """Store an input, run the loop until the turn rests, and return its result.
 
@@ -317,7 +409,10 @@ class StatefulAgentLoop:
         others. `output_schema` asks for an answer that fits it, as `result.output` (raises `output.invalid` when the
         model cannot). `heal_pending` aborts the open calls of an earlier turn first. A send that is repeated with the
         same `request_id` returns the recorded result. `cancellation` is a `CancellationToken`, an `asyncio.Event` or a
-        `threading.Event`.
+        `threading.Event`. `budget` is what the send may take with all that it sets going (default: the
+        configuration's). `on_busy` says what to do while another process drives the session: `"raise"` `session.busy`,
+        `"wait"` until its turn rests, or `"queue"` the input: the result has status `queued` then, and the turn that
+        runs takes it in at its next round, or it becomes the next turn.
 
         Raises `session.not_found`, `session.closed`, `session.busy`, `session.pending`, `request.conflict`,
         `input.invalid`, an `LLMError` when the model cannot be reached (`resume()` tries again), a `StoreError` when
@@ -327,6 +422,7 @@ class StatefulAgentLoop:
         asked = read_send(
             content,
             registry=self.tools,
+            info=self._llm.info,
             tools=tools,
             system_prompt=system_prompt,
             output_schema=output_schema,
@@ -337,11 +433,14 @@ class StatefulAgentLoop:
             max_output_tokens=max_output_tokens,
             temperature=temperature,
             reasoning_effort=reasoning_effort,
+            budget=budget,
+            defaults=self.config,
         )
+        busy = on_busy_of(on_busy)
         scope = scope_of(cancellation)
         with self._at_work():
-            work = self._send(session_id, asked, scope)
-            return await begin.join(work, scope)
+            work = self._send(session_id, asked, scope, on_busy=busy)
+            return await join(work, scope)
 
     def stream(
         self,
@@ -349,7 +448,7 @@ class StatefulAgentLoop:
         *,
         session_id: str,
         tools: ToolsLike | Sequence[str] = None,
-        system_prompt: str | None = None,
+        system_prompt: str | SystemPrompt | None = None,
         output_schema: OutputSchema | Mapping[str, Any] | None = None,
         heal_pending: bool = False,
         request_id: str | None = None,
@@ -359,6 +458,8 @@ class StatefulAgentLoop:
         max_output_tokens: int | None = None,
         temperature: float | None = None,
         reasoning_effort: str | None = None,
+        budget: Budget | None = None,
+        on_busy: OnBusy | str = OnBusy.RAISE,
     ) -> TurnStream:
         """Send, and watch: `async with loop.stream(...) as events: async for event in events: ...`; then
         `events.result`.
@@ -369,6 +470,7 @@ class StatefulAgentLoop:
         asked = read_send(
             content,
             registry=self.tools,
+            info=self._llm.info,
             tools=tools,
             system_prompt=system_prompt,
             output_schema=output_schema,
@@ -379,14 +481,17 @@ class StatefulAgentLoop:
             max_output_tokens=max_output_tokens,
             temperature=temperature,
             reasoning_effort=reasoning_effort,
+            budget=budget,
+            defaults=self.config,
         )
+        busy = on_busy_of(on_busy)
         scope = TurnScope()
 
         async def start(listener: EventQueue) -> StatefulResult:
             with self._at_work():
                 follow(scope, cancellation)
                 try:
-                    return await self._send(session_id, asked, scope, listener)
+                    return await self._send(session_id, asked, scope, on_busy=busy, listener=listener)
                 finally:
                     scope.close()
 
@@ -399,6 +504,7 @@ class StatefulAgentLoop:
         answers: Mapping[str, Answer] | None = None,
         tools: ToolsLike = None,
         cancellation: Cancellation | None = None,
+        on_busy: OnBusy | str = OnBusy.RAISE,
     ) -> StatefulResult:
         """Drive a session's last send on from whatever the log says, in whatever process; a send that rests gives its
         recorded result, a session without a send one with status `no_send`.
@@ -406,16 +512,20 @@ class StatefulAgentLoop:
         `answers` are to waiting calls, by call id: `Approve()`, `Deny(reason)`, `Give(result)`; they are stored
         together, then the turn goes on. `tools` stand in for the loop's registry, where the send brought its own; those
         that it was begun with and that are not here are named in `SendStarted.missing_tools`, and a call of one is
-        answered with that. Raises `call.not_found`, `call.not_waiting`, `input.invalid`, `session.busy`,
-        `config.invalid` where an approved call's tool is not here, and what `send` raises.
+        answered with that. `on_busy` is `"raise"` or `"wait"`. Raises `call.not_found`, `call.not_waiting`,
+        `input.invalid`, `session.busy`, `config.invalid` where an approved call's tool is not here, and what `send`
+        raises.
         """
         self._check_open()
         if answers is not None and not isinstance(answers, Mapping):
             raise InputError(f"answers is {answers!r:.200}: give a dict of answers by call id")
+        busy = on_busy_of(on_busy)
+        if busy is OnBusy.QUEUE:
+            raise InputError("on_busy is 'queue', which is for inputs: resume() can 'raise' or 'wait'")
         scope = scope_of(cancellation)
         registry = self.tools if tools is None else ToolRegistry.of(tools)
         with self._at_work():
-            return await begin.join(self._resume(session_id, dict(answers or {}), registry, scope), scope)
+            return await join(self._resume(session_id, dict(answers or {}), registry, scope, on_busy=busy), scope)
 
     async def submit_tool_result(
         self,
@@ -434,6 +544,31 @@ class StatefulAgentLoop:
         check_call_id(call_id)
         answers = {call_id: Give(result, is_error)}
         return await self.resume(session_id, answers=answers, tools=tools, cancellation=cancellation)
+
+    async def run_agent_spec(
+        self,
+        spec: AgentSpec,
+        input: UserInput,
+        *,
+        parent_session_id: str | None = None,
+        request_id: str | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> StatefulResult:
+        """Give `input` to an agent in a session of its own and return the result of its send.
+
+        With a `parent_session_id` it stands below that session and has no more than it. Repeated with the same
+        `request_id` it meets the same session and the same send. The result of a detached one has status `queued`, and
+        its end comes to its parent's inbox. Raises `agent.not_granted`, `agent.limit`, `agent.invalid_spec` and what
+        `send` raises.
+        """
+        self._check_open()
+        if not is_a(spec, AgentSpec):
+            raise AgentSpecError(f"spec is {spec!r:.200}: give an AgentSpec")
+        parts = content_of(input)
+        check_files(parts, self._llm.info)
+        scope = scope_of(cancellation)
+        with self._at_work():
+            return await join(self._run_spec(spec, parts, parent_session_id, request_id, scope), scope)
 
     async def get_pending(self, session_id: str) -> tuple[PendingCall, ...]:
         """Return the open calls of a session: those that wait for an answer, and those that a dead process left."""
@@ -458,15 +593,122 @@ class StatefulAgentLoop:
         """
         return await self._settle(session_id, reason, only_calls=False)
 
-    async def cancel(self, session_id: str, *, reason: str = "cancelled") -> bool:
-        """Stop a session's turns in this process, those that wait in line too, whichever handle runs them; False if
-        there is none.
+    async def follow_up(self, session_id: str, content: UserInput, *, request_id: str | None = None) -> FollowUp:
+        """Say something more to a session, from any process, and return at once: the turn that runs takes it in at its
+        next round; where none runs, this process makes the next turn of it in the background.
 
-        They come to rest within moments with status `cancelled`, and their callers get that result. A hook that is told
-        of what has happened has half a second to return then.
+        The turn's events tell what becomes of it. Each input is delivered once and in order, whatever dies meanwhile.
+        Raises `session.not_found`, `session.closed`, `session.inbox_full`, `request.conflict`, `input.invalid`.
+        """
+        parts = content_of(content)
+        check_files(parts, self._llm.info)
+        with self._at_work():
+            return await begin.follow_up(await self._seat(session_id, self.tools, TurnScope()), parts, request_id)
+
+    async def get_inbox(self, session_id: str) -> tuple[InboxRecord, ...]:
+        """Return the inputs that wait in a session's inbox, in order."""
+        return await (await self._ready_store()).get_inbox(session_id)
+
+    async def withdraw(self, session_id: str, position: int) -> bool:
+        """Take an input back that waits in the inbox; False if it does not wait there (any more)."""
+        if not is_a(position, int):
+            raise InputError(f"position is {position!r:.200}: give what follow_up() or get_inbox() told")
+        return await (await self._ready_store()).withdraw_input(session_id, position)
+
+    async def compact(
+        self, session_id: str, *, cancellation: Cancellation | None = None, on_busy: OnBusy | str = OnBusy.RAISE
+    ) -> FoldRecord | None:
+        """Fold the older part of a session at once, also where no fold is due, and return the fold; None where there
+        is too little to fold, where a hook did not allow it, or where it failed (`fold.failed` says why).
+
+        The newest reply stays in the window; the log and its sends stay as they are. `LoopConfig.compaction` says how,
+        or its defaults where that is None. `on_busy` is `"raise"` or `"wait"`. Raises `session.not_found`,
+        `session.busy`, `input.invalid`.
+        """
+        self._check_open()
+        busy = on_busy_of(on_busy)
+        if busy is OnBusy.QUEUE:
+            raise InputError("on_busy is 'queue', which is for inputs: compact() can 'raise' or 'wait'")
+        scope = scope_of(cancellation)
+
+        async def work() -> FoldRecord | None:
+            return await compact(await self._turn_seat(session_id, self.tools, scope, on_busy=busy))
+
+        with self._at_work():
+            return await join(work(), scope)
+
+    async def cancel(self, session_id: str, *, reason: str = "cancelled") -> bool:
+        """Stop a session's turn, in whichever process it runs, and those that wait in line in this one; False if there
+        is none.
+
+        It comes to rest within moments, within a second in another process, with status `cancelled`, and its caller
+        gets that result. One whose process died is ended here. A hook that is told of what has happened has half a
+        second to return then. What waits in the inbox stays there.
         """
         store = await self._ready_store()
-        return is_a(session_id, str) and self._kit(store).desk.cancel(session_id, reason)
+        if not is_a(session_id, str):
+            return False
+        desk = self._kit(store).desk
+        was_here = desk.cancel(session_id, reason)
+        if desk.is_running(session_id):
+            return was_here
+        try:
+            head = await store.get_session(session_id)
+            if head.owner is not None:
+                head = await store.ask_to_cancel(session_id, reason=reason)
+        except SessionNotFoundError:
+            return was_here
+        if head.owner is None:
+            # A turn in the background that its event loop left holds no lease and runs no more, but would be recovered.
+            sent = await store.get_send(session_id)
+            if sent is None or sent.status is not SendStatus.RUNNING:
+                return was_here
+        scope = TurnScope()
+
+        async def end() -> bool:
+            seat = await self._turn_seat(session_id, self.tools, scope)
+            # One that began here while the store was read would be waited for to its own end.
+            has_begun = desk.cancel(session_id, reason)
+            return has_begun or await begin.cancel_left(seat, reason, epoch=head.epoch)
+
+        with self._at_work():
+            was_ended = await join(end(), scope)
+        return was_ended or head.owner is not None or was_here
+
+    # ---- after a process died ----
+
+    async def recover(
+        self, *, limit: int = 100, drive: bool = True, older_than_s: float = 0.0
+    ) -> tuple[Recovered, ...]:
+        """Find the sessions whose process died in the middle of a turn, and those whose inputs wait while nobody drives
+        them; drive each as `resume()` would, and return what became of them.
+
+        With `drive=False` they are reported only. `older_than_s` leaves alone what is stalled for less. A send with
+        which more than `LoopConfig.max_recoveries` processes died is given up (`send.poisoned`). Many workers may do
+        this at once.
+        """
+        check_pass(limit, older_than_s)
+        with self._at_work():
+            recovery = await self._recovery()
+            return tuple([one async for one in recovery.run(limit=limit, drive=drive, older_than_s=older_than_s)])
+
+    async def recover_forever(
+        self, *, every_s: float = 10.0, limit: int = 100, older_than_s: float = 0.0
+    ) -> AsyncIterator[Recovered]:
+        """Recover again and again, with about `every_s` between two passes, until the loop is closed; yield each report
+        as it comes. A pass that fails because the database is away is made again."""
+        check_seconds("every_s", every_s, least=0.01)
+        check_pass(limit, older_than_s)
+        while not self._is_closed:
+            try:
+                for report in await self.recover(limit=limit, older_than_s=older_than_s):
+                    yield report
+            except LoopClosedError:
+                return
+            except StoreError as error:
+                _LOG.warning("a pass of recovery failed and is made again: %s", error)
+            # Workers that began together do not stay together.
+            await self._now.sleep(every_s * (0.75 + random.random() / 2))
 
     # ---- the end ----
 
@@ -491,6 +733,8 @@ class StatefulAgentLoop:
         self._desk_kit = None
         self._windows = None
         try:
+            if self._owns_tools and isinstance(self._tools, ToolRegistry):
+                await self._tools.aclose()
             if self._bus is not None and self._owns_bus:
                 await self._bus.aclose()
         finally:
@@ -512,10 +756,19 @@ class StatefulAgentLoop:
     send_sync = twin(send)
     resume_sync = twin(resume)
     submit_tool_result_sync = twin(submit_tool_result)
+    run_agent_spec_sync = twin(run_agent_spec)
     get_pending_sync = twin(get_pending)
     heal_pending_sync = twin(heal_pending)
     abort_pending_sync = twin(abort_pending)
+    follow_up_sync = twin(follow_up)
+    get_inbox_sync = twin(get_inbox)
+    withdraw_sync = twin(withdraw)
+    cancel_sync = twin(cancel)
+    recover_sync = twin(recover)
     get_messages_sync = twin(get_messages)
+    get_folds_sync = twin(get_folds)
+    compact_sync = twin(compact)
+    explain_sync = twin(explain)
     list_sessions_sync = twin(list_sessions)
     close_session_sync = twin(close_session)
 
@@ -588,41 +841,184 @@ class StatefulAgentLoop:
         return kit
 
     async def _seat(
-        self, session_id: str, tools: ToolRegistry, scope: TurnScope, listener: EventQueue | None = None
-    ) -> begin.TurnSeat:
-        add_waiter(self._as_waiter)
+        self,
+        session_id: str,
+        tools: ToolRegistry,
+        scope: TurnScope,
+        *,
+        on_busy: OnBusy = OnBusy.RAISE,
+        listener: EventQueue | None = None,
+    ) -> TurnSeat:
         store = self._store or await self.get_store()
         if not is_a(session_id, str):
             await store.get_session(session_id)  # no session has such an id, and the store says so
-        return begin.TurnSeat(self._kit(store), self._window_cache, session_id, tools, scope, listener)
+        kit, agent = self._kit(store), None
+        agents = Agents(
+            kit, self.config, seat_of=self._agent_seat, wake=lambda woken_id: self._inbox_driver.start(woken_id)
+        )
+        if is_agent_id(session_id):
+            stored = (await store.get_session(session_id)).agent
+            if stored is not None:
+                agent = Agent.from_json(stored)
+                kit, tools = kit_of(kit, agent, self.config), tools_of(tools, agent)
+        return TurnSeat(
+            kit,
+            self._window_cache,
+            session_id,
+            tools,
+            scope,
+            listener,
+            on_busy,
+            on_waiting=lambda: self._inbox_driver.start(session_id),
+            drive_inbox=lambda: self._inbox_driver.drive(session_id),
+            agents=agents,
+            agent=agent,
+        )
+
+    async def _agent_seat(
+        self, session_id: str, tools: ToolRegistry | None, scope: TurnScope, payer: Turn | None
+    ) -> TurnSeat:
+        """Return a seat on the session of a sub-agent, where another's turn is waited for."""
+        registry = self.tools if tools is None else tools
+        on_busy = OnBusy.RAISE if payer is None else OnBusy.WAIT
+        seat = await self._turn_seat(session_id, registry, scope, on_busy=on_busy)
+        kit = seat.kit if payer is None or payer.purse is None else replace(seat.kit, budget=None)
+        return replace(seat, kit=kit, payer=payer)
+
+    async def _turn_seat(self, session_id: str, tools: ToolRegistry, scope: TurnScope, **more: Any) -> TurnSeat:
+        """Return a seat to a task of its own, for which this handle waits."""
+        add_waiter(self._as_waiter)
+        return await self._seat(session_id, tools, scope, **more)
 
     async def _send(
-        self, session_id: str, asked: AskedSend, scope: TurnScope, listener: EventQueue | None = None
+        self,
+        session_id: str,
+        asked: AskedSend,
+        scope: TurnScope,
+        *,
+        on_busy: OnBusy,
+        listener: EventQueue | None = None,
     ) -> StatefulResult:
-        seat = await self._seat(session_id, asked.tools, scope, listener)
+        seat = await self._turn_seat(session_id, asked.tools, scope, on_busy=on_busy, listener=listener)
         return await begin.send(
             seat, asked.parts, options=asked.options, request_id=asked.request_id, heals=asked.heals
         )
 
     async def _resume(
-        self, session_id: str, answers: Mapping[str, Answer], tools: ToolRegistry, scope: TurnScope
+        self,
+        session_id: str,
+        answers: Mapping[str, Answer],
+        tools: ToolRegistry,
+        scope: TurnScope,
+        *,
+        on_busy: OnBusy,
     ) -> StatefulResult:
-        return await begin.resume(await self._seat(session_id, tools, scope), answers)
+        return await begin.resume(await self._turn_seat(session_id, tools, scope, on_busy=on_busy), answers)
+
+    async def _run_spec(
+        self,
+        spec: AgentSpec,
+        parts: tuple[ContentPart, ...],
+        parent_id: str | None,
+        request_id: str | None,
+        scope: TurnScope,
+    ) -> StatefulResult:
+        store = self._store or await self.get_store()
+        key = request_id or self._now.new_id("req")
+        parent = None if parent_id is None else await store.get_session(parent_id)
+        stored = None if parent is None or parent.agent is None else Agent.from_json(parent.agent)
+        above = () if parent is None else (*(() if stored is None else stored.above), parent.id)
+        agent = granted(
+            spec,
+            self.config,
+            above=above,
+            parent=stored,
+            tools=self.tools if stored is None else tools_of(self.tools, stored),
+            limits=self.config.limits if stored is None else stored.limits,
+            key=key,
+        )
+        agent_id = agent_id_of(parent_id or "", key)
+        place = {} if parent is None else {"parent_send": parent.send_count}
+        new = new_session(agent, agent_id, spec, **place)
+        await store.create_child(new)
+        seat = await self._turn_seat(agent_id, self.tools, scope)
+        payer = None
+        if parent is not None:
+            # While a send of the parent runs, that is what this work is for.
+            sent = await store.get_send(parent.id)
+            if sent is not None and sent.status is SendStatus.RUNNING:
+                payer = SendOptions.from_json(sent.options).budget_of(parent.id, sent.index)
+        options = SendOptions(output_schema=agent.output_schema, budget=agent.budget, payer=payer)
+        if agent.lifecycle is AgentLifecycle.DETACHED:
+            return await begin.queue(seat, parts, options=options, request_id=key)
+        result = await begin.send(seat, parts, options=options, request_id=key, heals=False)
+        if agent.lifecycle is AgentLifecycle.EPHEMERAL and result.status is not SendStatus.WAITING_FOR_INPUT:
+            await store.close_session(agent_id)
+        return result
 
     async def _settle(self, session_id: str, reason: str, *, only_calls: bool) -> StatefulResult:
         self._check_open()
         scope = TurnScope()
 
         async def settle() -> StatefulResult:
-            return await begin.settle(await self._seat(session_id, self.tools, scope), reason, only_calls=only_calls)
+            return await begin.settle(
+                await self._turn_seat(session_id, self.tools, scope), reason, only_calls=only_calls
+            )
 
         with self._at_work():
-            return await begin.join(settle(), scope)
+            return await join(settle(), scope)
+
+    @property
+    def _inbox_driver(self) -> InboxDriver:
+        if self._inbox is None:
+            # It is asked for by turns, which hold the handle anyway.
+            self._inbox = InboxDriver(self._work, self._next_turn, lambda: self._is_closed)
+        return self._inbox
+
+    async def _next_turn(self, session_id: str) -> StatefulResult | None:
+        return await self._in_background(session_id, begin.next_turn)
+
+    async def _recover_turn(self, session_id: str) -> StatefulResult | None:
+        return await self._in_background(session_id, begin.recover)
+
+    async def _in_background(
+        self, session_id: str, go: Callable[[TurnSeat], Coroutine[Any, Any, StatefulResult | None]]
+    ) -> StatefulResult | None:
+        """Run a turn that nobody waits for: at the end of its event loop it is left, to be recovered."""
+        scope = TurnScope(is_background=True)
+
+        async def run() -> StatefulResult | None:
+            return await go(await self._turn_seat(session_id, self.tools, scope))
+
+        with self._work.turn():
+            return await join(run(), scope)
+
+    async def _recovery(self) -> Recovery:
+        kit = self._kit(self._store or await self.get_store())
+        return Recovery(
+            kit.store, is_owner_dead=kit.is_owner_dead, recover=self._recover_turn, next_turn=self._next_turn
+        )
 
     def _at_work(self) -> AbstractContextManager[None]:
         """Count a turn as in flight, so that aclose() waits for it."""
         self._check_open()
         return self._work.turn()
+
+
+#: Is `StatefulAgentLoop.run_agent_spec` as a function: `run_agent_spec(loop, spec, input)`.
+run_agent_spec = StatefulAgentLoop.run_agent_spec
+
+
+def _no_model_call(session_id: str, call: int | None, before: int | None) -> ModelCallNotFoundError:
+    if call is None:
+        message = f"session {session_id!r} has no model call yet"
+    else:
+        nearest = "there is none before it either" if before is None else f"the one before it is call {before}"
+        message = (
+            f"session {session_id!r} has no model call {call}: {nearest}; a call goes by the seq of its reply, which"
+            " get_messages() tells"
+        )
+    return ModelCallNotFoundError(message, session_id=session_id, call=call)
 
 
 def _closed() -> LoopClosedError:

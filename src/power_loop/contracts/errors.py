@@ -2,22 +2,35 @@
 
 PowerLoopError
 ├── ConfigError                 config.invalid
-│   └── MissingExtraError       config.missing_extra
+│   ├── MissingExtraError       config.missing_extra
+│   └── PriceMissingError       config.no_price
 ├── InputError                  input.invalid
 ├── LoopClosedError             loop.closed
+├── AgentError
+│   ├── AgentSpecError          agent.invalid_spec
+│   ├── AgentGrantError         agent.not_granted
+│   └── AgentLimitError         agent.limit
 ├── HookError                   hook.failed
 ├── SessionError
 │   ├── SessionNotFoundError    session.not_found
 │   ├── SessionExistsError      session.exists
 │   ├── SessionClosedError      session.closed
 │   ├── SessionBusyError        session.busy
+│   ├── InboxFullError          session.inbox_full
 │   ├── SessionPendingError     session.pending
 │   ├── LeaseLostError          session.lease_lost
+│   ├── SessionForkedError      session.has_forks
+│   ├── SendPoisonedError       send.poisoned
 │   ├── RequestConflictError    request.conflict
+│   ├── BlackboardConflictError blackboard.conflict
+│   ├── BlackboardFullError     blackboard.full
 │   ├── CallNotFoundError       call.not_found
-│   └── CallNotWaitingError     call.not_waiting
+│   ├── CallNotWaitingError     call.not_waiting
+│   ├── ModelCallNotFoundError  model_call.not_found
+│   └── ResultPrunedError       call.result_pruned
 ├── StoreError
 │   ├── StoreUnavailableError   store.unavailable
+│   ├── StoreRefusedError       store.refused
 │   ├── StoreFullError          store.full
 │   ├── StoreReadOnlyError      store.read_only
 │   ├── StoreValueError         store.value_too_large
@@ -27,7 +40,10 @@ PowerLoopError
 │   ├── NotADatabaseError       store.not_a_database
 │   ├── InvalidDsnError         store.invalid_dsn
 │   ├── InvalidTablePrefixError store.invalid_table_prefix
+│   ├── StoreUnsupportedError   store.unsupported
+│   ├── InvalidArchiveError     archive.invalid
 │   └── TransactionError        store.transaction_misuse
+├── NamespaceError              memory.no_namespace
 ├── LLMError
 │   ├── LLMAuthError            llm.auth              ├── LLMRateLimitedError   llm.rate_limited    (retryable)
 │   ├── LLMBillingError         llm.billing           ├── LLMTimeoutError       llm.timeout         (retryable)
@@ -36,7 +52,10 @@ PowerLoopError
 │   ├── LLMInvalidRequestError  llm.invalid_request   ├── LLMServerError        llm.server          (retryable)
 │   ├── LLMTooLargeError        llm.too_large         ├── LLMConnectionError    llm.connection      (retryable)
 │   └── LLMContextOverflowError llm.context_overflow  └── LLMProtocolError      llm.protocol        (retryable)
+├── ProcessError                process.failed
+│   └── SandboxUnavailableError sandbox.unavailable
 ├── ToolError                   tool.failed           (raise it in a handler: its text goes to the model)
+│   ├── PathRefusedError        path.refused
 │   └── ToolDefinitionError     tool.invalid_definition
 └── OutputError                 output.invalid
 """
@@ -44,7 +63,7 @@ PowerLoopError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class PowerLoopError(Exception):
@@ -73,6 +92,16 @@ class MissingExtraError(ConfigError):
         self.extra = extra
 
 
+class PriceMissingError(ConfigError):
+    """Says that a budget of money has to pay for a model whose price nobody gave; the model was not called."""
+
+    code = "config.no_price"
+
+    def __init__(self, message: str, *, model: str) -> None:
+        super().__init__(message)
+        self.model = model
+
+
 class InputError(PowerLoopError):
     """Says that what was handed to a method cannot be accepted; nothing was stored."""
 
@@ -94,6 +123,36 @@ class HookError(PowerLoopError):
         super().__init__(message)
         self.point = point
         self.hook = hook
+
+
+class AgentError(PowerLoopError):
+    """Is the root of what goes wrong with a sub-agent before it runs."""
+
+
+class AgentSpecError(AgentError):
+    """Says that an `AgentSpec` cannot be used; `problems` are all that is wrong with it."""
+
+    code = "agent.invalid_spec"
+
+    def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class AgentGrantError(AgentError):
+    """Says that a sub-agent was to have what its parent does not have: a tool, a model, a session."""
+
+    code = "agent.not_granted"
+
+
+class AgentLimitError(AgentError):
+    """Says that a tree of agents is as deep, or a send has as many children, as `limit` allows."""
+
+    code = "agent.limit"
+
+    def __init__(self, message: str, *, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class SessionError(PowerLoopError):
@@ -133,6 +192,12 @@ class SessionBusyError(SessionError):
         self.lease_until_ms = lease_until_ms
 
 
+class InboxFullError(SessionError):
+    """Says that as many inputs wait in the session's inbox as it takes; nothing was stored."""
+
+    code = "session.inbox_full"
+
+
 class SessionPendingError(SessionError):
     """Says that calls of an earlier turn are still open."""
 
@@ -149,6 +214,26 @@ class LeaseLostError(SessionError):
     code = "session.lease_lost"
 
 
+class SessionForkedError(SessionError):
+    """Says that other sessions share this one's log, so that it stays; `fork_ids` names some of them."""
+
+    code = "session.has_forks"
+
+    def __init__(self, message: str, *, session_id: str, fork_ids: Sequence[str]) -> None:
+        super().__init__(message, session_id=session_id)
+        self.fork_ids = tuple(fork_ids)
+
+
+class SendPoisonedError(SessionError):
+    """Says that a send was given up because its process died too often while it drove it."""
+
+    code = "send.poisoned"
+
+    def __init__(self, message: str, *, session_id: str, attempts: int) -> None:
+        super().__init__(message, session_id=session_id)
+        self.attempts = attempts
+
+
 class RequestConflictError(SessionError):
     """Says that a `request_id` was used before with another input."""
 
@@ -157,6 +242,32 @@ class RequestConflictError(SessionError):
     def __init__(self, message: str, *, session_id: str, request_id: str) -> None:
         super().__init__(message, session_id=session_id)
         self.request_id = request_id
+
+
+class BlackboardConflictError(SessionError):
+    """Says that an entry of a blackboard is not what a write expected; nothing was changed.
+
+    `version` and `value` are what is there; `version` is None where there is no such entry. `session_id` is the session
+    whose board it is.
+    """
+
+    code = "blackboard.conflict"
+
+    def __init__(self, message: str, *, session_id: str, key: str, version: int | None, value: Any) -> None:
+        super().__init__(message, session_id=session_id)
+        self.key = key
+        self.version = version
+        self.value = value
+
+
+class BlackboardFullError(SessionError):
+    """Says that a blackboard has as many entries as it may have, which is `max_entries`."""
+
+    code = "blackboard.full"
+
+    def __init__(self, message: str, *, session_id: str, max_entries: int) -> None:
+        super().__init__(message, session_id=session_id)
+        self.max_entries = max_entries
 
 
 class CallNotFoundError(SessionError):
@@ -180,6 +291,27 @@ class CallNotWaitingError(SessionError):
         self.state = state
 
 
+class ModelCallNotFoundError(SessionError):
+    """Says that the session has no model call whose reply stands at `call`; None: that it has none at all."""
+
+    code = "model_call.not_found"
+
+    def __init__(self, message: str, *, session_id: str, call: int | None) -> None:
+        super().__init__(message, session_id=session_id)
+        self.call = call
+
+
+class ResultPrunedError(SessionError):
+    """Says that the whole result of a call was pruned at `pruned_at_ms`; the log still has what the model was shown."""
+
+    code = "call.result_pruned"
+
+    def __init__(self, message: str, *, session_id: str, call_id: str, pruned_at_ms: int) -> None:
+        super().__init__(message, session_id=session_id)
+        self.call_id = call_id
+        self.pruned_at_ms = pruned_at_ms
+
+
 class StoreError(PowerLoopError):
     """Is the branch of errors about the database."""
 
@@ -192,6 +324,12 @@ class StoreUnavailableError(StoreError):
 
     code = "store.unavailable"
     retryable = True
+
+
+class StoreRefusedError(StoreError):
+    """Says that a database server does not let this user in, or not do this; trying again is of no use."""
+
+    code = "store.refused"
 
 
 class StoreFullError(StoreError):
@@ -262,6 +400,29 @@ class TransactionError(StoreError):
     """Says that the body of a transaction awaited something other than its `tx`."""
 
     code = "store.transaction_misuse"
+
+
+class StoreUnsupportedError(StoreError):
+    """Says that this kind of database has no such operation, and what does it there."""
+
+    code = "store.unsupported"
+
+
+class InvalidArchiveError(StoreError):
+    """Says why an archive was refused, and in which of its lines; nothing was imported."""
+
+    code = "archive.invalid"
+
+    def __init__(self, message: str, *, line: int, reason: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.reason = reason
+
+
+class NamespaceError(PowerLoopError):
+    """Says that a session belongs to no namespace of memories, so that nothing is remembered or recalled for it."""
+
+    code = "memory.no_namespace"
 
 
 class LLMError(PowerLoopError):
@@ -388,10 +549,28 @@ class LLMProtocolError(LLMError):
     retryable = True
 
 
+class ProcessError(PowerLoopError):
+    """Says that a program could not be started, or that what runs it failed."""
+
+    code = "process.failed"
+
+
+class SandboxUnavailableError(ProcessError):
+    """Says why a sandbox cannot be had here; nothing was run outside of it instead."""
+
+    code = "sandbox.unavailable"
+
+
 class ToolError(PowerLoopError):
     """Is raised by a tool's handler to give the model an error text of its own wording."""
 
     code = "tool.failed"
+
+
+class PathRefusedError(ToolError):
+    """Says that a path leads out of the folders that an agent may touch, or to what its tools do not touch there."""
+
+    code = "path.refused"
 
 
 class ToolDefinitionError(ToolError):

@@ -28,11 +28,12 @@ class AgentEvent:
     """Is one event: a payload and where and when it happened.
 
     `seq` orders all events of a bus without gaps, `monotonic_s` measures between them, `at_ms` is wall-clock epoch
-    milliseconds. `send_index` and `round` are 0 where there is none. A plain class, because thousands are made a
-    second; treat it as frozen.
+    milliseconds. `send_index` and `round` are 0 where there is none. `agent_path` is the ids of the sessions from the
+    top of the tree of sub-agents down to this one, which alone it is where there is no tree. A plain class, because
+    thousands are made a second; treat it as frozen.
     """
 
-    __slots__ = ("at_ms", "monotonic_s", "payload", "round", "send_index", "seq", "session_id")
+    __slots__ = ("agent_path", "at_ms", "monotonic_s", "payload", "round", "send_index", "seq", "session_id")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class AgentEvent:
         send_index: int,
         round: int,
         payload: EventPayload,
+        agent_path: tuple[str, ...] = (),
     ) -> None:
         self.seq = seq
         self.at_ms = at_ms
@@ -51,6 +53,7 @@ class AgentEvent:
         self.send_index = send_index
         self.round = round
         self.payload = payload
+        self.agent_path = agent_path or (session_id,)
 
     @property
     def type(self) -> str:
@@ -125,6 +128,31 @@ class RoundFinished(EventPayload):
     type = "round.finished"
 
     tool_calls: int
+
+
+@frozen
+class AgentStarted(EventPayload):
+    """A call waits for a sub-agent from here on, or (`is_resume`) again: the agent `name` in the session
+    `agent_session_id`."""
+
+    type = "agent.started"
+
+    call_id: str
+    name: str
+    agent_session_id: str
+    is_resume: bool
+
+
+@frozen
+class AgentFinished(EventPayload):
+    """A sub-agent came to rest. `result` is that of its send; its call ends with it unless it waits for a person."""
+
+    type = "agent.finished"
+
+    call_id: str
+    name: str
+    agent_session_id: str
+    result: StatefulResult
 
 
 @frozen
@@ -322,6 +350,159 @@ class WindowTrimmed(EventPayload):
     left_out: int
     media: int = 0
     texts: int = 0
+
+
+@frozen
+class FoldStarted(EventPayload):
+    """The log up to `to_seq` is about to be folded by `strategy`, because about `tokens` tokens are too many."""
+
+    type = "fold.started"
+    is_durable = False
+
+    to_seq: int
+    strategy: str
+    tokens: int
+
+
+@frozen
+class FoldProgressed(EventPayload):
+    """A fold strategy told how far it is."""
+
+    type = "fold.progressed"
+    is_durable = False
+
+    message: str
+
+
+@frozen
+class FoldFinished(EventPayload):
+    """A summary stands for the log up to `to_seq` from here on; the window went from about `tokens_before` tokens to
+    `tokens_after`. The log is as it was."""
+
+    type = "fold.finished"
+
+    from_seq: int
+    to_seq: int
+    strategy: str
+    tokens_before: int
+    tokens_after: int
+    model_calls: int
+    usage: Usage | None
+    duration_s: float
+
+
+@frozen
+class FoldFailed(EventPayload):
+    """A fold came to nothing; the turn goes on with what fits.
+
+    `code` is that of the error, or a word that is none: `vetoed` by a hook, `cancelled` with its turn, `no_gain` where
+    the summary takes as much as what it stands for, `internal` where the strategy raised something that is no error of
+    the kernel's, or gave no summary.
+    """
+
+    type = "fold.failed"
+    is_durable = False
+
+    strategy: str
+    code: str
+    message: str
+
+
+@frozen
+class BudgetExceeded(EventPayload):
+    """A model call was not made, because the budget of send `budget_send_index` of `budget_session_id` does not pay for
+    it: `spent` of the `limit` called `name` (`max_tokens`, or `max_cost` in nano-units) is gone.
+
+    `is_held` tells that other sessions held what was missing for as long as the call could wait.
+    """
+
+    type = "budget.exceeded"
+    is_durable = False
+
+    budget_session_id: str
+    budget_send_index: int
+    name: str
+    limit: int
+    spent: int
+    is_held: bool
+
+
+@frozen
+class ProjectionFailed(EventPayload):
+    """The `project` of a tool raised or gave no text; its calls are shown as those of any other tool."""
+
+    type = "projection.failed"
+    is_durable = False
+
+    tool: str
+    error: str
+
+
+@frozen
+class MemoryRecalled(EventPayload):
+    """So many `memories` that a provider gave are shown in this send, in about `tokens` tokens; `left_out` others did
+    not fit or said nothing more."""
+
+    type = "memory.recalled"
+    is_durable = False
+
+    memories: int
+    tokens: int
+    left_out: int
+
+
+@frozen
+class MemoryFailed(EventPayload):
+    """A memory provider raised, or took too long, at `step` (recall or remember); the send goes on without it."""
+
+    type = "memory.failed"
+    is_durable = False
+
+    step: str
+    message: str
+
+
+@frozen
+class LiveStateFailed(EventPayload):
+    """The live state `name` raised or gave no text; model calls go on without it."""
+
+    type = "live_state.failed"
+    is_durable = False
+
+    name: str
+    message: str
+
+
+@frozen
+class InputQueued(EventPayload):
+    """An input waits in the session's inbox at `position`."""
+
+    type = "input.queued"
+
+    position: int
+    request_id: str | None
+
+
+@frozen
+class InputTaken(EventPayload):
+    """An input left the inbox: a running turn took it in, and it stands at `seq` of the log."""
+
+    type = "input.taken"
+
+    position: int
+    request_id: str | None
+    seq: int
+
+
+@frozen
+class InputRefused(EventPayload):
+    """An input left the inbox because a hook refused it."""
+
+    type = "input.refused"
+
+    position: int
+    request_id: str | None
+    reason: str
 
 
 @frozen

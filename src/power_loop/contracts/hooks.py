@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, ClassVar
 
+from power_loop.contracts.agent_spec import AgentSpec
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import LLMRequest, LLMResponse
 from power_loop.contracts.messages import ContentPart, Message
@@ -38,6 +39,9 @@ class HookPoint(str, Enum):
     TOOL_AFTER = "tool.after"
     TOOL_ERROR = "tool.error"
     MESSAGE_APPEND = "message.append"
+    FOLD_BEFORE = "fold.before"
+    SUBAGENT_START = "subagent.start"
+    SUBAGENT_END = "subagent.end"
 
 
 # ---- decisions ----
@@ -131,7 +135,8 @@ class SessionEndContext(HookContext):
 class SendStartContext(HookContext):
     """An input is about to be stored.
 
-    Veto refuses it, Rewrite(content=...) stores another. `is_resume` marks a turn that goes on with a stored one.
+    Veto refuses it, Rewrite(content=...) stores another. `is_resume` marks a turn that goes on with a stored one,
+    `is_follow_up` an input from the inbox that a running turn takes in.
     """
 
     point = HookPoint.SEND_START
@@ -139,6 +144,7 @@ class SendStartContext(HookContext):
 
     content: tuple[ContentPart, ...]
     is_resume: bool
+    is_follow_up: bool = False
 
 
 @frozen
@@ -249,13 +255,17 @@ class ToolBeforeContext(HookContext):
 
 @frozen
 class ToolAfterContext(HookContext):
-    """A call gave `result`, not yet stored. Rewrite(result=...) stores another."""
+    """A call gave `result`, not yet stored. Rewrite(result=...) stores another.
+
+    With `is_stored` it was committed together with its effect, and nothing rewrites it: that is a failure of the hook.
+    """
 
     point = HookPoint.TOOL_AFTER
     allows = (Rewrite,)
 
     call: PlannedCall
     result: ToolResult
+    is_stored: bool = False
 
 
 @frozen
@@ -281,3 +291,44 @@ class MessageAppendContext(HookContext):
 
     first_seq: int
     messages: Sequence[Message]
+
+
+@frozen
+class FoldBeforeContext(HookContext):
+    """The log up to `to_seq` is about to be folded: a summary is to stand for `messages`, because the prompt takes
+    about `tokens` tokens.
+
+    Veto leaves the conversation as it is for now.
+    """
+
+    point = HookPoint.FOLD_BEFORE
+    allows = (Veto,)
+
+    to_seq: int
+    messages: tuple[Message, ...]
+    tokens: int
+
+
+@frozen
+class SubagentStartContext(HookContext):
+    """A call is about to give `input` to the sub-agent of `spec`, for the first time. Veto answers the call with an
+    error."""
+
+    point = HookPoint.SUBAGENT_START
+    allows = (Veto,)
+
+    call_id: str
+    spec: AgentSpec
+    agent_session_id: str
+    input: str
+
+
+@frozen
+class SubagentEndContext(HookContext):
+    """The sub-agent of `spec` came to rest with `result`, which is durable."""
+
+    point = HookPoint.SUBAGENT_END
+
+    call_id: str
+    spec: AgentSpec
+    result: StatefulResult

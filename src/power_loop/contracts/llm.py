@@ -11,6 +11,7 @@ from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.json_schema import NativeForm, SchemaDialect, native_form
 from power_loop.contracts.messages import Message, Origin, Role, TextPart, ToolCallPart
+from power_loop.contracts.numbers import is_whole
 
 
 class StopReason(str, Enum):
@@ -175,7 +176,9 @@ class ModelInfo:
 
     `wire` names the message format; it and `model` decide whether stored reasoning may go back. `has_json_schema` tells
     whether the model takes an output schema natively, and `schema_dialect` which ones; otherwise the kernel asks for
-    JSON in words.
+    JSON in words. `has_images`, `has_audio` and `has_pdf` tell which media it takes as they are (default: all of them):
+    the kernel reads the text of a PDF for a model that takes none, and a provider's wire says in words what an image or
+    a sound was.
     """
 
     provider: str
@@ -186,6 +189,9 @@ class ModelInfo:
     has_json_schema: bool = False
     has_tools: bool = True
     schema_dialect: SchemaDialect = "any"
+    has_images: bool = True
+    has_audio: bool = True
+    has_pdf: bool = True
 
     @property
     def origin(self) -> Origin:
@@ -231,7 +237,7 @@ class LLMRetryPolicy:
 
     def __post_init__(self) -> None:
         attempts: Any = self.max_attempts
-        if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
+        if not is_whole(attempts, least=1):
             raise ConfigError(f"max_attempts is {attempts!r:.200}: give a whole number of at least 1")
         for name in ("base_delay_s", "max_delay_s", "max_retry_after_s", "total_s"):
             seconds: Any = getattr(self, name)

@@ -15,6 +15,8 @@ from power_loop.contracts.frozen import frozen
 
 #: The images that every provider takes, and how their bytes begin.
 IMAGE_TYPES = {"image/png": b"\x89PNG", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
+#: The media types by which PDF files go.
+PDF_TYPES = ("application/pdf", "application/x-pdf")
 # As much base64 of an image as tells its type.
 _MARK_CHARS = 16
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -219,6 +221,23 @@ class Message:
 
 
 UserInput = str | ContentPart | Sequence[str | ContentPart]
+
+
+def inline_data(part: ImagePart | FilePart) -> tuple[str, str] | None:
+    """Return the media type and the base64 data that a part holds itself, be it in its address; None if its data are
+    elsewhere."""
+    if part.data is not None:
+        return part.media_type, part.data
+    if part.url is None or part.url[:5].lower() != "data:":
+        return None
+    head, _, data = part.url.partition(",")
+    return head[5:].partition(";")[0] or part.media_type, data
+
+
+def is_pdf(part: object) -> bool:
+    """Tell whether a part is a PDF file that holds its data itself."""
+    inline = inline_data(part) if isinstance(part, FilePart) and part.file_id is None else None
+    return inline is not None and inline[0].lower() in PDF_TYPES
 
 
 def part_problem(part: ContentPart) -> str | None:

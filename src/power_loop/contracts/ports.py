@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from power_loop.contracts.blackboard import BlackboardEntry
+from power_loop.contracts.budgets import BudgetKey, BudgetRecord, Charge, Granted, NewHold, Shortage
 from power_loop.contracts.messages import ContentPart
 from power_loop.contracts.records import (
     Accepted,
     CallRecord,
     CallStep,
+    ChildSpending,
     Claim,
+    EffectFailure,
+    FoldRecord,
+    InboxRecord,
     Lease,
     MessageRecord,
+    ModelCallRecord,
+    NewChild,
+    NewFold,
     NewReply,
+    News,
     NewSend,
     Page,
+    Queued,
     SendEnd,
     SendRecord,
     SessionRecord,
     SessionStats,
     SessionView,
+    StalledSession,
+    TakenInput,
 )
 from power_loop.contracts.states import CallState, SessionState
+from power_loop.contracts.tools import ToolBody
+
+
+class Signalled(Exception):  # noqa: N818  (a signal to the running turn, not an error)
+    """Says that somebody outside wants the ear of the turn that writes: nothing was written, and its lease stands.
+
+    The turn hears the `news`, and makes the move again with a lease that has its count of `signals` or `ANY_SIGNALS`,
+    or decides anew.
+    """
+
+    def __init__(self, news: News) -> None:
+        super().__init__(news)
+        self.news = news
 
 
 class SessionStore(Protocol):
@@ -49,6 +75,22 @@ class SessionStore(Protocol):
         """Make a session. Raises `session.exists`."""
         ...
 
+    async def create_child(self, new: NewChild, *, lease: Lease | None = None) -> SessionRecord:
+        """Make a session for an agent, or return the one that is there already.
+
+        With the `lease` of the parent's turn, nothing is made once that is lost. Raises `session.lease_lost`,
+        `session.exists` for an id that is another one's, `agent.limit`.
+        """
+        ...
+
+    async def get_children(self, session_id: str) -> tuple[SessionRecord, ...]:
+        """Return the sessions directly below one."""
+        ...
+
+    async def get_children_spending(self, session_id: str, send_index: int) -> tuple[ChildSpending, ...]:
+        """Return what each send took that a send pays for, everything below it included."""
+        ...
+
     async def get_session(self, session_id: str) -> SessionRecord:
         """Return the head of a session."""
         ...
@@ -58,10 +100,12 @@ class SessionStore(Protocol):
         *,
         state: SessionState | None = None,
         metadata: Mapping[str, Any] | None = None,
+        parent_id: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[SessionRecord]:
-        """Return a page of sessions, newest first; `metadata` keeps those whose metadata has these top-level values."""
+        """Return a page of sessions, newest first; `metadata` keeps those whose metadata has these top-level values,
+        `parent_id` those that a session made for its sub-agents."""
         ...
 
     async def update_session(
@@ -84,8 +128,9 @@ class SessionStore(Protocol):
 
     # ---- reads ----
 
-    async def read_view(self, session_id: str) -> SessionView:
-        """Return everything a turn needs to know, read in one snapshot."""
+    async def read_view(self, session_id: str, *, projected: bool = False) -> SessionView:
+        """Return everything a turn needs to know, read in one snapshot: what stands behind the newest fold, and
+        `projected`, the rows of the projection in place of the messages that they stand for."""
         ...
 
     async def get_messages(
@@ -94,8 +139,34 @@ class SessionStore(Protocol):
         """Return messages in order of `seq`, those after `after_seq`, at most `limit`."""
         ...
 
+    async def search_messages(
+        self, session_id: str, text: str, *, after_seq: int = 0, to_seq: int | None = None, limit: int = 20
+    ) -> tuple[tuple[MessageRecord, ...], int | None]:
+        """Return messages whose texts contain `text`, whatever its case, in order of `seq` from behind `after_seq` to
+        `to_seq`; and the seq to go on behind, None at the end. One call looks at a bounded part of the log only, so a
+        page may hold fewer than `limit`, or none, and still go on."""
+        ...
+
+    async def get_folds(self, session_id: str) -> tuple[FoldRecord, ...]:
+        """Return the folds of a session, oldest first, those that it shares with what it was forked from included."""
+        ...
+
+    async def get_model_calls(
+        self, session_id: str, *, before_seq: int | None = None, limit: int = 50
+    ) -> tuple[ModelCallRecord, ...]:
+        """Return model calls, newest first, those whose reply stands before `before_seq`, at most `limit`."""
+        ...
+
+    async def find_call_ids(self, session_id: str, call_ids: Sequence[str]) -> frozenset[str]:
+        """Return those of `call_ids` that calls of this session's own log have."""
+        ...
+
     async def get_calls(self, session_id: str, *, states: Sequence[CallState] | None = None) -> tuple[CallRecord, ...]:
         """Return calls of the ledger in order, of these states only if given."""
+        ...
+
+    async def get_keyed_calls(self, session_id: str, key: str) -> tuple[CallRecord, ...]:
+        """Return the calls in order to which their tool's own `key` gave this idempotency key."""
         ...
 
     async def get_send(
@@ -115,25 +186,40 @@ class SessionStore(Protocol):
         """Return what a session took so far."""
         ...
 
+    async def get_budget_path(self, key: BudgetKey) -> tuple[BudgetRecord, ...]:
+        """Return a budget and those that pay with it, upwards, without what is reserved; () where there is none."""
+        ...
+
+    async def get_budget(self, key: BudgetKey) -> BudgetRecord | None:
+        """Return a budget with what is reserved of it and with those that it pays for; None where there is none."""
+        ...
+
     # ---- the durable moves of a turn ----
 
-    async def accept(self, claim: Claim, new: NewSend) -> Accepted | SendRecord:
+    async def accept(self, claim: Claim, new: NewSend) -> Accepted | SendRecord | InboxRecord:
         """Take the lease and store the input of a new send, or return the send that has this `request_id` already.
 
-        A send that an earlier process left `running` without open calls becomes `interrupted`. Raises `session.closed`,
+        An `InboxRecord` says that nothing was stored: it has this `request_id`, or it is the first that waits and has
+        to come before. With an `inbox_position`, the input leaves the inbox in the same transaction. A send that an
+        earlier process left `running` without open calls becomes `interrupted`, and what its calls held of budgets is
+        settled. A `budget` is stored with its send. Raises `session.closed`,
         `session.busy`, `session.pending` (open calls), `request.conflict`.
         """
         ...
 
-    async def take_up(self, claim: Claim) -> Accepted:
-        """Take the lease to drive the last send on: it becomes `running` and its `attempts` count up.
+    async def take_up(self, claim: Claim, *, drives: bool = True) -> Accepted:
+        """Take the lease to drive the last send on: it becomes `running` and its `attempts` count up. Where nothing
+        `drives` it, it stays as it is. What earlier calls of the session held of budgets is settled: their prompts are
+        paid.
 
         Raises `session.busy`.
         """
         ...
 
+    # These five raise `session.lease_lost`, and `Signalled` where somebody outside has news for the turn.
+
     async def append_reply(self, lease: Lease, reply: NewReply) -> None:
-        """Store a reply, its calls, its usage and, if the send ends with it, the end. Raises `session.lease_lost`."""
+        """Store a reply, its calls, its usage and, if the send ends with it, the end."""
         ...
 
     async def advance_calls(
@@ -150,12 +236,52 @@ class SessionStore(Protocol):
         """Make steps of the ledger; their messages get the seqs from `at_seq` on, in the order given.
 
         `tool_state` replaces the session's dict for tools. A step that `CALL_STEPS` does not allow from where the row
-        stands is `store.corrupt`, and nothing is written. Raises `session.lease_lost`.
+        stands is `store.corrupt`, and nothing is written.
+        """
+        ...
+
+    async def run_effect(
+        self,
+        lease: Lease,
+        name: str,
+        body: ToolBody,
+        *,
+        end: Callable[[Any], CallStep],
+        at_seq: int,
+        send_index: int,
+        round: int,
+        tool_state: Mapping[str, Any] | None = None,
+    ) -> CallStep | EffectFailure:
+        """Run the body of the tool `name` in the transaction that makes the step which `end` returns for what the body
+        returned, with a message for the seq `at_seq`; return that step, or the failure of the body."""
+        ...
+
+    async def take_inputs(
+        self, lease: Lease, inputs: Sequence[TakenInput], *, at_seq: int, send_index: int, round: int
+    ) -> None:
+        """Move the first waiting inputs into the log, from `at_seq` on in order; those without a message only leave."""
+        ...
+
+    async def append_fold(self, lease: Lease, fold: NewFold, *, at_seq: int) -> FoldRecord:
+        """Store a fold and return it: from then on `read_view` begins with it. Nothing that it covers changes.
+
+        `at_seq` is the seq of the next message. Raises `store.corrupt` for a range that does not reach beyond the fold
+        before it, or reaches beyond the log.
         """
         ...
 
     async def end_send(self, lease: Lease, send_index: int, end: SendEnd) -> None:
-        """Bring a send to rest and release the lease. Raises `session.lease_lost`."""
+        """Bring a send to rest and release the lease."""
+        ...
+
+    async def reserve(
+        self, lease: Lease, wish: NewHold, *, charges: Sequence[Charge] = (), at_seq: int
+    ) -> Granted | Shortage:
+        """Hold what the next call may take, on every budget or on none.
+
+        Of the `charges`, which a later move is to pay, no more is held from here on than what they came to. `at_seq` is
+        the seq of the next message. News do not keep it from being made. Raises `session.lease_lost`.
+        """
         ...
 
     async def renew(self, lease: Lease, *, ttl_s: float) -> None:
@@ -163,5 +289,85 @@ class SessionStore(Protocol):
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give the lease back without another change; does nothing if it is lost already."""
+        """Give the lease back without another change; does nothing if it is lost already.
+
+        Where the send still runs, the session is free too, and `find_stalled` finds it.
+        """
+        ...
+
+    # ---- what reaches a turn from outside, without a lease ----
+
+    async def put_input(self, session_id: str, new: NewSend) -> Queued | SendRecord:
+        """Leave an input in the inbox and signal the running turn, or return what has this `request_id` already.
+
+        Raises `session.closed`, `session.inbox_full`, `request.conflict`.
+        """
+        ...
+
+    async def get_inbox(self, session_id: str, *, limit: int | None = None) -> tuple[InboxRecord, ...]:
+        """Return the inputs that wait, in order, at most `limit`."""
+        ...
+
+    async def withdraw_input(self, session_id: str, position: int) -> bool:
+        """Take an input back that waits; False if it does not (any more)."""
+        ...
+
+    async def ask_to_cancel(self, session_id: str, *, reason: str) -> SessionRecord:
+        """Ask the turn that holds the lease to stop, that one and none after it; return the head as it stands."""
+        ...
+
+    async def read_signals(self, session_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return (epoch, signals) of the sessions among these that there are."""
+        ...
+
+    async def read_news(self, lease: Lease) -> News:
+        """Return what somebody outside has to say to the turn that holds the lease. Raises `session.lease_lost`."""
+        ...
+
+    # ---- the blackboard of a tree of sessions, which any session of the tree names ----
+
+    async def read_entries(
+        self,
+        session_id: str,
+        *,
+        keys: Sequence[str] | None = None,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+    ) -> tuple[BlackboardEntry, ...]:
+        """Return entries in order of their keys, at most `limit` and at most 500: of these `keys`, or of those that
+        begin with `prefix` and come behind `after`."""
+        ...
+
+    async def post_entry(
+        self, session_id: str, key: str, value: Any, *, author_session_id: str | None = None
+    ) -> BlackboardEntry:
+        """Put a new entry on the board.
+
+        Raises `blackboard.conflict` where the key is taken, `blackboard.full` behind 500 entries, and `input.invalid`
+        for what can be no key, no JSON, or has more than 16,384 bytes.
+        """
+        ...
+
+    async def update_entry(
+        self, session_id: str, key: str, value: Any, *, expected_version: int, author_session_id: str | None = None
+    ) -> BlackboardEntry:
+        """Change an entry that has this version. Raises `blackboard.conflict` where it has not, or is not there."""
+        ...
+
+    async def remove_entry(self, session_id: str, key: str, *, expected_version: int) -> None:
+        """Take away an entry that has this version. Raises `blackboard.conflict` as `update_entry` does."""
+        ...
+
+    # ---- what nobody drives ----
+
+    async def list_owners(self) -> tuple[str, ...]:
+        """Return the names that hold leases which are not over."""
+        ...
+
+    async def find_stalled(
+        self, *, dead_owners: Sequence[str] = (), older_than_ms: int = 0, limit: int = 100
+    ) -> tuple[StalledSession, ...]:
+        """Return sessions whose lease is over for `older_than_ms` or held by one of `dead_owners`, then open ones that
+        rest while inputs wait for so long; at most `limit`."""
         ...

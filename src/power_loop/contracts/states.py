@@ -26,6 +26,7 @@ class SendStatus(str, Enum):
     CANCELLED = "cancelled"
     ROUNDS_EXCEEDED = "rounds_exceeded"
     TOKENS_EXCEEDED = "tokens_exceeded"
+    COST_EXCEEDED = "cost_exceeded"
     TOOL_CALLS_EXCEEDED = "tool_calls_exceeded"
     TIME_EXCEEDED = "time_exceeded"
     OUTPUT_INVALID = "output_invalid"  # the answer does not fit output_schema
@@ -33,10 +34,27 @@ class SendStatus(str, Enum):
     INTERRUPTED = "interrupted"  # its process died and another send went on without it
     ABORTED = "aborted"  # abort_pending() or heal_pending() ended it
     NO_SEND = "no_send"  # of a session without a send, where one is to be resumed or given up; never stored
+    QUEUED = "queued"  # the input waits in the session's inbox; never stored
 
 
 #: A send in one of these states can be driven on by `resume()`.
 RESUMABLE_SENDS = frozenset({SendStatus.RUNNING, SendStatus.WAITING_FOR_INPUT, SendStatus.FAILED})
+
+
+class OnBusy(str, Enum):
+    """Is what a send does while somebody else's turn runs on its session."""
+
+    RAISE = "raise"  # session.busy
+    WAIT = "wait"  # until that turn rests, or its owner is dead
+    QUEUE = "queue"  # the input is left in the session's inbox, and the call returns at once
+
+
+class NextInput(str, Enum):
+    """Is what waits first in a session's inbox."""
+
+    NONE = "none"  # nothing waits
+    FOLLOW_UP = "follow_up"  # an input that a running turn takes in at its next round
+    SEND = "send"  # an input with options of its own, which becomes a turn of its own
 
 
 class Effect(str, Enum):
@@ -45,6 +63,19 @@ class Effect(str, Enum):
     READ = "read"  # no effect: run again freely
     IDEMPOTENT = "idempotent"  # run again with the same ctx.idempotency_key
     ONCE = "once"  # never run again by itself: the outcome is unknown
+    TRANSACTIONAL = "transactional"  # commits in one transaction with its result: exactly once
+
+
+#: What is started only after the ledger says so, because somebody may have to know that it may have happened.
+LASTING_EFFECTS = frozenset({Effect.IDEMPOTENT, Effect.ONCE})
+
+
+class OnUnknown(str, Enum):
+    """Is what happens to a `once` call whose process died while it ran, where no probe tells what became of it."""
+
+    TELL_MODEL = "tell_model"  # it is settled as unknown, and the model is told so
+    ASK = "ask"  # it waits for a person, who says what became of it
+    RERUN = "rerun"  # it runs again with the same idempotency key
 
 
 class CallState(str, Enum):
@@ -98,6 +129,8 @@ class WaitKind(str, Enum):
     APPROVAL = "approval"  # a person says whether it may run
     INPUT = "input"  # a person gives its value
     RESULT = "result"  # the application brings its result
+    AGENT = "agent"  # a sub-agent waits, for one of these
+    OUTCOME = "outcome"  # a person says what became of a call whose process died while it ran
 
 
 class SchemaPolicy(str, Enum):

@@ -27,7 +27,7 @@ CANCEL_TIMEOUT_S = 1.0
 _log = logging.getLogger("power_loop")
 
 # A payload with its place, and who gets it.
-_Emitted = tuple[EventPayload, str, int, int, tuple[Subscription, ...]]
+_Emitted = tuple[EventPayload, str, int, int, tuple[str, ...], tuple[Subscription, ...]]
 
 
 class AgentEventBus:
@@ -74,11 +74,13 @@ class AgentEventBus:
         *,
         types: Iterable[type[EventPayload]] | None = None,
         session_id: str | None = None,
+        with_children: bool = False,
         background: bool = False,
         max_queue: int = 1000,
         name: str | None = None,
     ) -> Subscription:
-        """Call `callback(event)` for each event, of these payload types and this session only if given.
+        """Call `callback(event)` for each event, of these payload types and this session only if given; `with_children`
+        those of the sub-agents below that session too, which `event.agent_path` tells apart.
 
         Inline, the callback is sync, runs inside the turn and must be quick. With `background=True` it may be slow: it
         is served from a queue of at most `max_queue` events, a sync callback in a daemon thread of its own, an async
@@ -89,6 +91,7 @@ class AgentEventBus:
             callback,
             types=types,
             session_id=session_id,
+            with_children=with_children,
             max_queue=max_queue if background else None,
             name=name,
             on_end=self._remove,
@@ -98,13 +101,29 @@ class AgentEventBus:
             self._routes = {}
         return subscription
 
-    def stream(self, *, session_id: str | None = None, types: Iterable[type[EventPayload]] | None = None) -> EventQueue:
-        """Return a queue of the events from here on, of this session and these types only if given; see EventQueue."""
+    def stream(
+        self,
+        *,
+        session_id: str | None = None,
+        types: Iterable[type[EventPayload]] | None = None,
+        with_children: bool = False,
+    ) -> EventQueue:
+        """Return a queue of the events from here on, for which see `subscribe` and EventQueue."""
         queue = EventQueue(on_finish=lambda: subscription.unsubscribe())
-        subscription = self.subscribe(queue.put, types=types, session_id=session_id, name="stream")
+        subscription = self.subscribe(
+            queue.put, types=types, session_id=session_id, with_children=with_children, name="stream"
+        )
         return queue
 
-    def emit(self, payload: EventPayload, *, session_id: str, send_index: int = 0, round: int = 0) -> None:
+    def emit(
+        self,
+        payload: EventPayload,
+        *,
+        session_id: str,
+        send_index: int = 0,
+        round: int = 0,
+        agent_path: tuple[str, ...] = (),
+    ) -> None:
         """Stamp an event and deliver it; may be called from any thread, also by a subscriber. Never raises."""
         payload_type = payload.__class__
         route = self._routes.get(payload_type)
@@ -114,13 +133,13 @@ class AgentEventBus:
             return
         with self._delivery:
             if self._is_delivering:
-                self._wait_to_deliver((payload, session_id, send_index, round, route))
+                self._wait_to_deliver((payload, session_id, send_index, round, agent_path, route))
                 return
             self._is_delivering = True
             try:
                 if self._waiting:
                     self._deliver_what_waits()
-                self._deliver(payload, session_id, send_index, round, route)
+                self._deliver(payload, session_id, send_index, round, agent_path, route)
                 if self._waiting:
                     self._deliver_what_waits()
             finally:
@@ -168,13 +187,19 @@ class AgentEventBus:
             return route
 
     def _deliver(
-        self, payload: EventPayload, session_id: str, send_index: int, round: int, route: tuple[Subscription, ...]
+        self,
+        payload: EventPayload,
+        session_id: str,
+        send_index: int,
+        round: int,
+        agent_path: tuple[str, ...],
+        route: tuple[Subscription, ...],
     ) -> None:
         clock = self._clock
         self._seq = seq = self._seq + 1
-        event = AgentEvent(seq, clock.now_ms(), clock.monotonic_s(), session_id, send_index, round, payload)
+        event = AgentEvent(seq, clock.now_ms(), clock.monotonic_s(), session_id, send_index, round, payload, agent_path)
         for subscription in route:
-            if subscription.session_id is None or subscription.session_id == session_id:
+            if subscription.session_id is None or subscription.hears(session_id, agent_path):
                 subscription.deliver(event)
 
     def _deliver_what_waits(self) -> None:

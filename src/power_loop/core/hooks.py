@@ -19,12 +19,13 @@ from power_loop.contracts.hooks import (
     RequireApproval,
     Rewrite,
     Skip,
+    ToolAfterContext,
     Veto,
 )
 from power_loop.contracts.llm import LLMRequest, LLMResponse
 from power_loop.contracts.messages import content_of
 from power_loop.contracts.tools import ToolResult
-from power_loop.core.stray import cancellations, is_stray
+from power_loop.core.stray import EXITS, cancellations, is_stray, said
 
 #: What a hook may be: a function of the point's context, sync or async.
 HookCallback = Callable[[Any], Decision | None] | Callable[[Any], Awaitable[Decision | None]]
@@ -172,10 +173,10 @@ class Hooks:
                 if not isinstance(decision, Rewrite):
                     return Consulted(context, decision)
                 context, rewritten = _rewrite(context, decision)
-            except Exception as error:
-                raise _hook_error(point, handle.name, error) from error
-            except asyncio.CancelledError as error:
-                if not is_stray(before):
+            except EXITS:
+                raise
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and not is_stray(before):
                     raise
                 raise _hook_error(point, handle.name, error) from error
         return Consulted(context, rewritten)
@@ -211,10 +212,10 @@ async def _tell(handle: HookHandle, context: HookContext, wait: Wait | None) -> 
             returned = await (returned if wait is None else wait(returned))
         if returned is not None:
             _check(returned, context)
-    except Exception as error:
-        return error
-    except asyncio.CancelledError as error:
-        if not is_stray(before):
+    except EXITS:
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and not is_stray(before):
             raise
         return error
     return None
@@ -245,6 +246,11 @@ def _check(decision: object, context: HookContext) -> None:
         names = ", ".join(one.__name__ for one in allowed)
         may = f"None or one of {names}" if names else "None only, because nothing is decided there"
         raise _WrongDecisionError(f"returned {_shown(decision)}, and a hook of this point may return {may}")
+    if isinstance(context, ToolAfterContext) and context.is_stored:
+        raise _WrongDecisionError(
+            f"returned {_shown(decision)}, and the result of {context.call.tool.name!r} was committed together with its"
+            " effect, so that nothing rewrites it: ask context.is_stored first"
+        )
     if isinstance(decision, Rewrite):
         _check_fields(decision, _REWRITTEN[context.point])
     elif isinstance(decision, Skip):
@@ -296,8 +302,9 @@ def _hook_error(point: HookPoint, name: str, error: BaseException) -> HookError:
 def _words(error: BaseException) -> str:
     if isinstance(error, _WrongDecisionError):
         return str(error)
-    code = f" ({error.code})" if isinstance(error, PowerLoopError) else ""
-    return f"raised {type(error).__name__}{code}: {error}"
+    if isinstance(error, PowerLoopError):
+        return f"raised {type(error).__name__} ({error.code}): {error}"
+    return f"raised {said(error)}"
 
 
 def _shown(value: object) -> str:

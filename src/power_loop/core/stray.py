@@ -1,4 +1,4 @@
-"""Tells a cancellation of the running task from a `CancelledError` that a stranger's code raises by itself."""
+"""Tells what a stranger's code raises by itself from what is meant for everybody, and says it in words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+#: What ends a process or a generator, whoever's code happens to run. Anything else is its raiser's own affair.
+EXITS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 if sys.version_info < (3, 11):
 
@@ -47,6 +50,15 @@ def cancellations() -> int | None:
 def is_stray(before: int | None) -> bool:
     """Tell whether nobody cancelled the running task since there were `before` cancellations."""
     return before is not None and (cancellations() or 0) <= before
+
+
+def said(error: BaseException) -> str:
+    """Return the kind of a stranger's exception and its words, if these can be had: it may not even be printable."""
+    try:
+        words = str(error)
+    except Exception:
+        words = "(it cannot be printed)"
+    return f"{type(error).__name__}: {words}"
 
 
 def take_back(task: asyncio.Task[Any]) -> None:

@@ -25,7 +25,17 @@ class Subscription:
     called once, when it ends. Raises `config.invalid` for a callback that cannot be served as wanted.
     """
 
-    __slots__ = ("_callback", "_on_end", "_server", "_types", "errors", "is_active", "name", "session_id")
+    __slots__ = (
+        "_callback",
+        "_on_end",
+        "_server",
+        "_types",
+        "errors",
+        "is_active",
+        "name",
+        "session_id",
+        "with_children",
+    )
 
     def __init__(
         self,
@@ -33,12 +43,14 @@ class Subscription:
         *,
         types: Iterable[type[EventPayload]] | None,
         session_id: str | None,
+        with_children: bool,
         max_queue: int | None,
         name: str | None,
         on_end: Callable[[Subscription], None],
     ) -> None:
         self.name: str = name or getattr(callback, "__qualname__", "") or type(callback).__name__
         self.session_id = session_id
+        self.with_children = with_children
         self.errors = 0
         self.is_active = True
         self._callback: Callable[[AgentEvent], Any] = callback
@@ -70,6 +82,11 @@ class Subscription:
     def takes(self, payload_type: type) -> bool:
         """Tell whether events of this payload type are wanted."""
         return self._types is None or issubclass(payload_type, self._types)
+
+    def hears(self, session_id: str, agent_path: tuple[str, ...]) -> bool:
+        """Tell whether events of this session are wanted where not all are."""
+        wanted = self.session_id
+        return wanted == session_id or (self.with_children and wanted in agent_path)
 
     def deliver(self, event: AgentEvent) -> None:
         """Call the subscriber, or queue the event for it. Raises nothing that is an `Exception`."""

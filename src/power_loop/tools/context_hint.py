@@ -1,4 +1,4 @@
-"""Finds the parameter of a handler that asks for the context of the call."""
+"""Finds the parameters of a handler that ask for the context of the call, or for the transaction that commits it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,27 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from power_loop.contracts.tools import ToolContext
+from power_loop.contracts.tools import ToolContext, ToolTransaction
 
 
 def context_parameter(handler: Callable[..., Any], takes_context: str | None) -> str | None:
     """Return the parameter that receives the context: the named one, else the first that is annotated `ToolContext`."""
-    if takes_context is not None:
-        return takes_context
+    return takes_context if takes_context is not None else _first_of(handler, ToolContext)
+
+
+def transaction_parameter(handler: Callable[..., Any], takes_transaction: str | None) -> str | None:
+    """Return the parameter that receives the transaction: the named one, else the first annotated `ToolTransaction`."""
+    return takes_transaction if takes_transaction is not None else _first_of(handler, ToolTransaction)
+
+
+def _first_of(handler: Callable[..., Any], kind: type) -> str | None:
     names = names_around(handler)
     parameters = inspect.signature(handler).parameters.values()
-    return next((parameter.name for parameter in parameters if is_context_hint(parameter.annotation, names)), None)
+    return next((parameter.name for parameter in parameters if is_hint_of(kind, parameter.annotation, names)), None)
 
 
-def is_context_hint(hint: Any, names: Mapping[str, Any]) -> bool:
-    """Tell whether a type hint, written out or as text, means the context of the call.
+def is_hint_of(kind: type, hint: Any, names: Mapping[str, Any]) -> bool:
+    """Tell whether a type hint, written out or as text, means `kind` or that it may be left out.
 
     In a text the name alone will do, because it is often imported for type checkers only, unless `names` says that it
     means something else.
@@ -31,9 +38,8 @@ def is_context_hint(hint: Any, names: Mapping[str, Any]) -> bool:
         words = hint.replace(" ", "").removesuffix("|None")
         if words.endswith("]"):
             words = words[:-1].removeprefix("typing.").removeprefix("Optional[")
-        is_named_so = words.rpartition(".")[2] == ToolContext.__name__
-        return is_named_so and names.get(words, ToolContext) is ToolContext
-    return hint is ToolContext or (type(None) in typing.get_args(hint) and ToolContext in typing.get_args(hint))
+        return words.rpartition(".")[2] == kind.__name__ and names.get(words, kind) is kind
+    return hint is kind or (type(None) in typing.get_args(hint) and kind in typing.get_args(hint))
 
 
 def names_around(handler: Callable[..., Any]) -> dict[str, Any]:

@@ -8,9 +8,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, overload
 
-from power_loop.contracts.states import Effect
-from power_loop.contracts.tools import DEFAULT_RESULT_CHARS, DEFAULT_TIMEOUT_S, ToolDefinition, ToolProbe
-from power_loop.tools.context_hint import context_parameter
+from power_loop.contracts.live import LiveState
+from power_loop.contracts.states import Effect, OnUnknown
+from power_loop.contracts.tools import (
+    DEFAULT_RESULT_CHARS,
+    DEFAULT_TIMEOUT_S,
+    ToolDefinition,
+    ToolKey,
+    ToolProbe,
+    ToolProject,
+)
+from power_loop.tools.context_hint import context_parameter, transaction_parameter
 from power_loop.tools.definition_checks import definition_error, examine
 from power_loop.tools.docstring import Docstring, read_docstring
 from power_loop.tools.function_tool import FunctionTool
@@ -42,6 +50,11 @@ def tool(
     requires_approval: bool = False,
     max_result_chars: int = DEFAULT_RESULT_CHARS,
     probe: ToolProbe | None = None,
+    on_unknown: OnUnknown | str | None = None,
+    key: ToolKey | None = None,
+    live: LiveState | None = None,
+    project: ToolProject | None = None,
+    guidance: str | None = None,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 
 
@@ -58,15 +71,21 @@ def tool(
     requires_approval: bool = False,
     max_result_chars: int = DEFAULT_RESULT_CHARS,
     probe: ToolProbe | None = None,
+    on_unknown: OnUnknown | str | None = None,
+    key: ToolKey | None = None,
+    live: LiveState | None = None,
+    project: ToolProject | None = None,
+    guidance: str | None = None,
 ) -> Any:
     """Make a tool of a function, as `@tool` or `@tool(effect="read", ...)`.
 
     The name is the function's, the description its docstring up to the first section; the schema comes from its type
     hints, its defaults and what the docstring says of each parameter. A parameter annotated `ToolContext` receives the
-    context. The handler gets values of the hinted types: a dataclass where one is hinted. With an `input_schema` it
-    gets plain JSON values. The other options are those of `ToolDefinition`. The result is a definition that can still
-    be called like the function; what is a tool already is returned as it is. Raises `tool.invalid_definition` with
-    every problem at once.
+    context; one annotated `ToolTransaction` receives the transaction that commits the call, and makes the tool's effect
+    `transactional`. The handler gets values of the hinted types: a dataclass where one is hinted. With an
+    `input_schema` it gets plain JSON values. The other options are those of `ToolDefinition`. The result is a
+    definition that can still be called like the function; what is a tool already is returned as it is. Raises
+    `tool.invalid_definition` with every problem at once.
     """
 
     def make(handler: Callable[..., Any]) -> FunctionTool[..., Any]:
@@ -79,13 +98,19 @@ def tool(
             description=documented.prose if description is None else description,
             input_schema=signature.schema,
             handler=handler,
-            effect=effect,  # type: ignore[arg-type]  # its word will do
+            effect=_effect_of(effect, signature),  # type: ignore[arg-type]  # its word will do
             timeout_s=timeout_s,
             parallel=parallel,
             requires_approval=requires_approval,
             max_result_chars=max_result_chars,
             takes_context=signature.context,
             probe=probe,
+            on_unknown=on_unknown,  # type: ignore[arg-type]  # its word will do
+            key=key,
+            live=live,
+            project=project,
+            guidance=guidance,
+            takes_transaction=signature.transaction,
             converts=signature.converts,
             is_method=is_method,
         )
@@ -95,6 +120,11 @@ def tool(
     if isinstance(function, ToolDefinition):
         return function
     return make if function is None else make(function)
+
+
+def _effect_of(effect: Effect | str, signature: Signature) -> Effect | str:
+    """Return the effect of a tool: what is committed with its result happens once and is never unknown."""
+    return Effect.TRANSACTIONAL if signature.transaction is not None and effect == Effect.ONCE else effect
 
 
 def _plain(handler: Any) -> Callable[..., Any]:
@@ -113,7 +143,8 @@ def _check(definition: FunctionTool[..., Any], signature: Signature) -> None:
         prepare(definition)
         return
     # A method is checked when it has its object; a handler whose signature is refused has no schema to be held against.
-    rest, _ = examine(dataclasses.replace(definition, handler=None, takes_context=None, memo={}))
+    plain = dataclasses.replace(definition, effect=Effect.ONCE) if signature.transaction is not None else definition
+    rest, _ = examine(dataclasses.replace(plain, handler=None, takes_context=None, takes_transaction=None, memo={}))
     problems = [*signature.problems, *rest]
     if problems:
         raise definition_error(definition.name, problems)
@@ -128,7 +159,8 @@ def _signature_of(
         # What is no function with a signature is refused when the definition is checked.
         return Signature(input_schema or {"type": "object"}, {}, None, ())
     if input_schema is not None:
-        return Signature(input_schema, {}, context_parameter(handler, None), ())
+        transaction = transaction_parameter(handler, None)
+        return Signature(input_schema, {}, context_parameter(handler, None), (), transaction)
     return read_signature(handler, documented.parameters, is_method=is_method)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from power_loop.contracts.json_schema.problems import MAX_SHOWN_CHARS, path_text
 from power_loop.contracts.llm import ToolSpec
 from power_loop.contracts.messages import clean_text
 from power_loop.contracts.tools import ToolContext, ToolDefinition
-from power_loop.tools.context_hint import context_parameter
-from power_loop.tools.definition_checks import accepted_names, definition_error, examine
+from power_loop.tools.context_hint import context_parameter, transaction_parameter
+from power_loop.tools.definition_checks import accepted_names, definition_error, examine, takes
 from power_loop.tools.function_tool import FunctionTool
 from power_loop.tools.shape import Convert, Unconvertible
 
 _MEMO = "prepared"
+# What the ledger's column holds; a longer key stands there as its hash.
+MAX_KEY_CHARS = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,10 @@ class PreparedTool:
     """Is a definition that passed every check, with its compiled schema; made once a definition and safe to share.
 
     `is_async` tells whether the handler gives a coroutine when it is called; without a handler it is False.
+    `transaction` names the parameter that receives the transaction which commits the call.
     """
 
-    __slots__ = ("_accepted", "_context", "_converts", "_validator", "definition", "is_async", "spec")
+    __slots__ = ("_accepted", "_context", "_converts", "_validator", "definition", "is_async", "spec", "transaction")
 
     def __init__(self, definition: ToolDefinition) -> None:
         """Prepare a definition. Raises `tool.invalid_definition` with every problem at once."""
@@ -52,10 +56,11 @@ class PreparedTool:
         self._validator = validator
         self._converts: Mapping[str, Convert] = definition.converts if isinstance(definition, FunctionTool) else {}
         self._context = None if handler is None else context_parameter(handler, definition.takes_context)
+        self.transaction = None if handler is None else transaction_parameter(handler, definition.takes_transaction)
         self._accepted: frozenset[str] | None = None
         if handler is not None and schema.get("additionalProperties") is not False:
             accepted = accepted_names(handler)
-            self._accepted = None if accepted is None else accepted - {self._context or ""}
+            self._accepted = None if accepted is None else accepted - {self._context or "", self.transaction or ""}
 
     def parse(self, text: str) -> ParsedArguments:
         """Read and check the argument text of a call; empty text means no arguments.
@@ -104,6 +109,23 @@ class PreparedTool:
         if self._context is not None:
             keywords[self._context] = context
         return keywords
+
+    def call_key(self, arguments: Mapping[str, Any], session_id: str) -> str | None:
+        """Return what the tool's own `key` names a call with these arguments; None if it has none.
+
+        Raises `tool.failed` where it gives no text, or raises.
+        """
+        name_of = self.definition.key
+        if name_of is None:
+            return None
+        try:
+            given: Any = name_of(dict(arguments), session_id) if takes(name_of, 2) else name_of(dict(arguments))
+        except Exception as error:  # a stranger's code
+            raise ToolError(f"its key raised {type(error).__name__}: {error}") from error
+        if not isinstance(given, str) or not given.strip():
+            raise ToolError(f"its key is {given!r:.100}, which is no text")
+        key = clean_text(given)
+        return key if len(key) <= MAX_KEY_CHARS else "sha256_" + hashlib.sha256(key.encode()).hexdigest()
 
     def _unknown(self, arguments: dict[str, Any]) -> tuple[Problem, ...]:
         accepted = self._accepted or frozenset()

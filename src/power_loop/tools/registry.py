@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar, Union, overload
 
 from power_loop.contracts.errors import ConfigError, ToolDefinitionError
 from power_loop.contracts.llm import ToolSpec
-from power_loop.contracts.tools import ToolDefinition
+from power_loop.contracts.tools import ToolDefinition, ToolResource
 from power_loop.tools.decorator import tool
 from power_loop.tools.definition_checks import MAX_NAME_CHARS
 from power_loop.tools.function_tool import FunctionTool
@@ -125,6 +126,28 @@ class ToolRegistry:
         return self._tools.by_name.get(name)
 
     @property
+    def resources(self) -> tuple[ToolResource, ...]:
+        """What the tools hold beyond their calls, each once."""
+        held = [one.definition.resource for one in self._tools.by_name.values()]
+        return tuple({id(one): one for one in held if one is not None}.values())
+
+    async def end_session(self, session_id: str, on_error: Callable[[str, Exception], None]) -> None:
+        """Let go of what the tools hold for a session; what a resource raises goes to `on_error`, with the name of what
+        raised it, and keeps none of the others from it."""
+        for one in self.resources:
+            try:
+                await one.end_session(session_id)
+            except Exception as error:  # noqa: PERF203 - a stranger's code, each of which has to be told
+                on_error(f"{type(one).__name__}.end_session", error)
+
+    async def aclose(self) -> None:
+        """Let go of what the tools hold beyond their calls. A loop does this with a registry that it made itself, of a
+        list of tools; a registry that it was given stays the caller's to close."""
+        async with contextlib.AsyncExitStack() as stack:
+            for one in self.resources:
+                stack.push_async_callback(one.aclose)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names in order."""
         return tuple(self._tools.by_name)
@@ -152,6 +175,20 @@ class ToolRegistry:
         part = ToolRegistry()
         part._tools = tools.subset(wanted)
         return part
+
+    def with_added(self, definitions: Iterable[ToolDefinition]) -> ToolRegistry:
+        """Return a registry of these tools and of those of `definitions` whose names are free, which come last; later
+        changes do not reach it.
+
+        Asking again for the same gives the same specs. Raises `tool.invalid_definition`.
+        """
+        tools = self._tools
+        added = [one for one in definitions if one.name not in tools.by_name]
+        if not added:
+            return self
+        whole = ToolRegistry()
+        whole._tools = tools.with_added(tuple(map(prepare, added)))
+        return whole
 
     def unknown_name_text(self, name: object) -> str:
         """Return the sentence that says that there is no such tool, with the names that come close."""
@@ -181,12 +218,21 @@ class ToolRegistry:
 class _ToolSet:
     """Is the tools of a registry at one moment; it never changes."""
 
-    __slots__ = ("_subsets", "by_name", "specs")
+    __slots__ = ("_subsets", "_with_added", "by_name", "specs")
 
     def __init__(self, by_name: dict[str, PreparedTool]) -> None:
         self.by_name = by_name
         self.specs = tuple(prepared.spec for prepared in by_name.values())
         self._subsets: dict[frozenset[str], _ToolSet] = {}
+        self._with_added: dict[tuple[PreparedTool, ...], _ToolSet] = {}
+
+    def with_added(self, added: tuple[PreparedTool, ...]) -> _ToolSet:
+        known = self._with_added.get(added)
+        if known is None:
+            known = _ToolSet({**self.by_name, **{prepared.definition.name: prepared for prepared in added}})
+            if len(self._with_added) < _MAX_REMEMBERED_SUBSETS:
+                self._with_added[added] = known
+        return known
 
     def subset(self, names: frozenset[str]) -> _ToolSet:
         if len(names) == len(self.by_name):

@@ -1,4 +1,4 @@
-"""Reads the signature of a handler: what a model may give it, how that is converted, and what takes the context."""
+"""Reads the signature of a handler: what a model may give it, how that is converted, and what the kernel gives it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from power_loop.contracts.tools import ToolContext
-from power_loop.tools.context_hint import is_context_hint, names_around
+from power_loop.contracts.tools import ToolContext, ToolTransaction
+from power_loop.tools.context_hint import is_hint_of, names_around
 from power_loop.tools.hints import HintReader, described
 from power_loop.tools.shape import Convert, HintRefused, Shape
 
@@ -23,14 +23,15 @@ CLASS_METHOD = (
 class Signature:
     """Is what a model may give to a handler.
 
-    `schema` is of type object; `converts` holds the conversions of the parameters that need one; `problems` is
-    everything that keeps the signature from being offered.
+    `schema` is of type object; `converts` holds the conversions of the parameters that need one; `context` and
+    `transaction` name what takes these; `problems` is everything that keeps the signature from being offered.
     """
 
     schema: Mapping[str, Any]
     converts: Mapping[str, Convert]
     context: str | None
     problems: tuple[str, ...]
+    transaction: str | None = None
 
 
 def read_signature(handler: Callable[..., Any], documented: Mapping[str, str], *, is_method: bool) -> Signature:
@@ -39,10 +40,10 @@ def read_signature(handler: Callable[..., Any], documented: Mapping[str, str], *
     What a `functools.partial` has bound is not offered to the model.
     """
     names = names_around(handler)
-    reader = HintReader({ToolContext.__name__: ToolContext, **names})
+    reader = HintReader({kind.__name__: kind for kind in (ToolContext, ToolTransaction)} | names)
     bound = _bound_names(handler)
     parameters = list(inspect.signature(handler).parameters.values())[1 if is_method else 0 :]
-    contexts: list[str] = []
+    given: dict[type, list[str]] = {ToolContext: [], ToolTransaction: []}
     properties: dict[str, Any] = {}
     required: list[str] = []
     converts: dict[str, Convert] = {}
@@ -50,8 +51,9 @@ def read_signature(handler: Callable[..., Any], documented: Mapping[str, str], *
     for parameter in parameters:
         if parameter.name in bound:
             continue
-        if is_context_hint(parameter.annotation, names):
-            contexts.append(parameter.name)
+        kind = next((kind for kind in given if is_hint_of(kind, parameter.annotation, names)), None)
+        if kind is not None:
+            given[kind].append(parameter.name)
             continue
         try:
             shape = _read_parameter(parameter, reader)
@@ -65,14 +67,17 @@ def read_signature(handler: Callable[..., Any], documented: Mapping[str, str], *
             required.append(parameter.name)
         if shape.convert is not None:
             converts[parameter.name] = shape.convert
-    if len(contexts) > 1:
-        problems.append(f"its parameters {', '.join(map(repr, contexts))} all ask for the context: one is enough")
+    for kind, takers in given.items():
+        if len(takers) > 1:
+            what = "context" if kind is ToolContext else "transaction"
+            problems.append(f"its parameters {', '.join(map(repr, takers))} all ask for the {what}: one is enough")
     whole: dict[str, Any] = {"type": "object", "properties": properties}
     if required:
         whole["required"] = required
     whole["additionalProperties"] = False
     schema = whole if problems else reader.finish(whole)
-    return Signature(schema, converts, contexts[0] if contexts else None, tuple(problems))
+    context, transaction = (takers[0] if takers else None for takers in given.values())
+    return Signature(schema, converts, context, tuple(problems), transaction)
 
 
 def _read_parameter(parameter: inspect.Parameter, reader: HintReader) -> Shape:

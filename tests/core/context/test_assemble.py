@@ -274,7 +274,7 @@ def test_the_start_of_the_prompt_moves_seldom(is_one_send: bool) -> None:
         assert estimate_request(request) <= 4_000
         starts.append(id(request.messages[1]))
     moves = sum(one != other for one, other in pairwise(starts))
-    total = sum(map(estimate_message, window.messages))
+    total = sum(map(estimate_message, [entry.message for entry in window.entries]))
     # A step frees 40 % of 4,000 tokens.
     assert 5 < moves <= total / 1_600 + 1
 

@@ -64,7 +64,7 @@ def test_a_window_of_a_view_holds_what_was_read() -> None:
     window = Window.of(view_of(messages))
     assert (window.session_id, window.system_prompt, window.version, window.epoch) == ("sess_1", "Be brief.", 2, 4)
     assert (window.metadata, window.tool_state, window.next_seq) == ({"tenant": "t"}, {"count": 1}, 3)
-    assert list(window.messages) == messages
+    assert [entry.message for entry in window.entries] == messages
 
 
 @settings(max_examples=100)
@@ -214,5 +214,5 @@ def test_threads_that_share_a_cache_each_get_a_window_at_most_once() -> None:
         thread.join(20)
     left = [cache.take(f"s{number}") for number in range(10)]
     assert all(left)
-    assert sum(len(window.messages) for window in left if window) == 10 + len(taken)
+    assert sum(len(window.entries) for window in left if window) == 10 + len(taken)
     assert cache.size_bytes == 0

@@ -15,9 +15,11 @@ from power_loop.core.turn.decide import (
     CallModel,
     Conclude,
     Finish,
+    Fold,
     OutputCheck,
     ReplyFacts,
     RunTools,
+    TakeInput,
     TurnFacts,
     decide,
     ending_of,
@@ -41,7 +43,9 @@ all_facts = st.builds(
     tool_calls_left=lefts,
     tokens_left=lefts,
     stopped=st.sampled_from([None, SendStatus.CANCELLED, SendStatus.TIME_EXCEEDED]),
+    has_follow_up=st.booleans(),
     reply=st.none() | replies,
+    window_is_full=st.booleans(),
 )
 
 
@@ -79,6 +83,14 @@ def test_nothing_is_asked_beyond_the_limits(facts: TurnFacts) -> None:
         assert facts.tokens_left > 0
 
 
+@given(all_facts)
+def test_a_full_window_is_folded_exactly_where_a_model_would_be_asked(facts: TurnFacts) -> None:
+    without = decide(replace(facts, window_is_full=False))
+    assert not isinstance(without, Fold)
+    asks = isinstance(without, (CallModel, Conclude))
+    assert decide(replace(facts, window_is_full=True)) == (Fold() if asks else without)
+
+
 @given(replies)
 def test_a_reply_cut_by_its_length_or_withheld_never_counts_as_an_answer(reply: ReplyFacts) -> None:
     if reply.stop in (StopReason.LENGTH, StopReason.CONTENT_FILTER, StopReason.REFUSAL, StopReason.CONTEXT_FULL):
@@ -105,6 +117,10 @@ def test_every_turn_ends_whatever_the_model_and_the_tools_do(
         if isinstance(action, AskAgain):
             facts = replace(facts, reply=None)
             continue
+        if isinstance(action, Fold):
+            # Whether it came to anything or not, a fold is not due again before there is another reply.
+            facts = replace(facts, reply=None, window_is_full=False)
+            continue
         model_calls += 1
         reply = data.draw(replies)
         reply = replace(reply, concludes=action.status if isinstance(action, Conclude) else None)
@@ -113,9 +129,37 @@ def test_every_turn_ends_whatever_the_model_and_the_tools_do(
         facts = replace(
             facts,
             reply=reply,
+            window_is_full=data.draw(st.booleans()),
             runnable_calls=runs,
             rounds_left=facts.rounds_left - 1,
             tool_calls_left=facts.tool_calls_left - asked,
             tokens_left=facts.tokens_left - data.draw(st.integers(min_value=0, max_value=5)),
         )
     raise AssertionError(f"the turn did not end: {facts}")
+
+
+def test_a_fold_comes_behind_results_and_inputs_and_before_a_prompt_only() -> None:
+    full = TurnFacts(window_is_full=True)
+    answered = ReplyFacts(StopReason.END, has_calls=False, has_text=True)
+    assert decide(full) == Fold()
+    assert decide(replace(full, rounds_left=0)) == Fold()
+    assert decide(replace(full, runnable_calls=1)) == RunTools()
+    assert decide(replace(full, waiting_calls=1)) == Finish(SendStatus.WAITING_FOR_INPUT)
+    assert decide(replace(full, has_follow_up=True)) == TakeInput()
+    assert decide(replace(full, reply=answered)) == Finish(SendStatus.COMPLETED)
+    assert decide(replace(full, tokens_left=0)) == Finish(SendStatus.TOKENS_EXCEEDED)
+    assert decide(replace(full, stopped=SendStatus.CANCELLED)) == Abort(SendStatus.CANCELLED)
+
+
+def test_an_input_that_waits_comes_before_the_end_and_before_the_next_reply() -> None:
+    answered = ReplyFacts(StopReason.END, has_calls=False, has_text=True)
+    assert decide(TurnFacts(has_follow_up=True)) == TakeInput()
+    assert decide(TurnFacts(has_follow_up=True, reply=answered)) == TakeInput()
+    # Never between calls and their results, and never into a send that could not answer it.
+    assert decide(TurnFacts(has_follow_up=True, runnable_calls=1)) == RunTools()
+    assert decide(TurnFacts(has_follow_up=True, waiting_calls=1)) == Finish(SendStatus.WAITING_FOR_INPUT)
+    assert decide(TurnFacts(has_follow_up=True, stopped=SendStatus.CANCELLED)) == Abort(SendStatus.CANCELLED)
+    assert decide(TurnFacts(has_follow_up=True, tokens_left=0)) == Finish(SendStatus.TOKENS_EXCEEDED)
+    assert decide(TurnFacts(has_follow_up=True, rounds_left=0)) == Conclude(SendStatus.ROUNDS_EXCEEDED)
+    concluded = replace(answered, concludes=SendStatus.ROUNDS_EXCEEDED)
+    assert decide(TurnFacts(has_follow_up=True, reply=concluded)) == Finish(SendStatus.ROUNDS_EXCEEDED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 from collections.abc import Callable
 
@@ -38,7 +39,7 @@ async def test_a_thread_is_used_again() -> None:
     pool = ThreadPool()
     for _ in range(20):
         await pool.run(lambda: None)
-        while not pool._idle:  # noqa: ASYNC110 - the thread is on its way back
+        while not pool.idle:  # noqa: ASYNC110 - the thread is on its way back
             await asyncio.sleep(0)
     assert pool.threads == 1
 
@@ -121,6 +122,31 @@ async def test_of_a_thread_and_a_caller_that_gives_up_exactly_one_has_the_job() 
         task.cancel()
         if await task == "never began":
             never.append(n)
-    while pool._idle < pool.threads:  # noqa: ASYNC110 - what runs is on its way to its end
+    while pool.idle < pool.threads:  # noqa: ASYNC110 - what runs is on its way to its end
         await asyncio.sleep(0)
     assert sorted(ran + never) == list(range(400)), "each ran, or never will, and none both"
+
+
+async def test_its_threads_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE_S", 600.0)
+    before = set(threading.enumerate())
+    pool = ThreadPool()
+    gate, entered = threading.Event(), threading.Semaphore(0)
+
+    def job() -> None:
+        entered.release()
+        gate.wait(10)
+
+    running = [asyncio.create_task(pool.run(job)) for _ in range(3)]
+    for _ in range(3):
+        assert await asyncio.to_thread(entered.acquire, timeout=10)
+    gate.set()
+    await asyncio.gather(*running)
+    running.clear()
+    ours = {one for one in set(threading.enumerate()) - before if one.name == "power-loop-tool"}
+    assert len(ours) == 3
+    del pool
+    gc.collect()
+    for thread in ours:
+        await asyncio.to_thread(thread.join, 30)
+        assert not thread.is_alive()

@@ -31,7 +31,7 @@ def last_words(process: subprocess.Popen[str], *, status: int = 0) -> dict[str, 
     """Return the last facts that a process said. Fails if it complained or ended otherwise."""
     with process:
         output, complaints = process.communicate(timeout=TIMEOUT_S)
-    assert (process.returncode, complaints) == (status, "")
+    assert (process.returncode, complaints) == (status, ""), complaints
     facts: dict[str, Any] = json.loads(output.splitlines()[-1])
     return facts
 

@@ -134,7 +134,8 @@ async def test_a_file_that_is_replaced_while_a_transaction_runs_acknowledges_not
 
 def test_a_file_that_may_not_grow_fails_what_does_not_fit_and_goes_on_when_it_may(tmp_path: Path) -> None:
     facts = last_words(start("file_limit", tmp_path / "app.db"))
-    assert facts["codes"] == ["None", "store.unavailable"]
+    # Where an input still fits and its reply does not, its lease stays until it is over.
+    assert set(facts["codes"]) - {"session.busy"} == {"None", "store.unavailable"}
     assert (facts["read"], facts["after"]) == (None, None)
     assert facts["acknowledged"] > 0
     # An input may have been stored before its reply did not fit; a reply that was acknowledged is there.

@@ -21,7 +21,7 @@ from power_loop.contracts.errors import (
     StoreValueError,
     TransactionError,
 )
-from power_loop.runtime.store.sql.database import DuplicateKeyError
+from power_loop.runtime.store.sql.database import DuplicateKeyError, RefusedCommitError
 from power_loop.runtime.store.sql.sqlite import SqliteDatabase
 from power_loop.runtime.store.sql.sqlite_connection import SqliteFile
 from power_loop.runtime.store.sql.sqlite_threads import MAX_BATCH, READERS
@@ -64,6 +64,22 @@ async def test_a_commit_takes_no_more_than_its_limit(database: SqliteDatabase) -
     await _behind(Gate(), database, *(put(str(n)) for n in range(2 * MAX_BATCH + 1)))
     assert [len(moves) for moves in points.commits] == [1, MAX_BATCH, MAX_BATCH, 1]
     assert len(await words(database)) == 2 * MAX_BATCH + 1
+
+
+async def test_one_that_commit_refuses_takes_no_others_with_it(database: SqliteDatabase) -> None:
+    async def make(tx: Any) -> None:
+        await tx.execute("CREATE TABLE kid (id INTEGER REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED)")
+
+    async def breaks(tx: Any) -> None:
+        await tx.execute("INSERT INTO kid (id) VALUES (77)")
+
+    await database.write("make", make)
+    outcomes = await _behind(Gate(), database, put("a"), breaks, put("b"), breaks)
+    assert [outcomes[0], outcomes[2]] == ["a", "b"]
+    assert [type(outcomes[1]), type(outcomes[3])] == [RefusedCommitError, RefusedCommitError]
+    with pytest.raises(RefusedCommitError, match="FOREIGN KEY"):
+        await database.write("alone", breaks)
+    assert await words(database) == ["a", "b"]
 
 
 async def test_one_that_fails_among_many_is_undone_alone(database: SqliteDatabase) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import importlib
 import json
+import logging
 import os
 import resource
 import signal
@@ -15,7 +18,10 @@ from typing import Any
 
 from power_loop.contracts.errors import PowerLoopError, SessionBusyError
 from power_loop.contracts.records import Accepted
+from power_loop.runtime.store import open as opening
+from power_loop.runtime.store.dsn import parse_dsn
 from power_loop.runtime.store.open import open_store
+from power_loop.testing.conformance import budgets
 from tests.conformance.parts import COMPLETED, HandClock, claim, new_send, one_send, reply
 from tests.runtime.store.script import MOVES
 
@@ -32,11 +38,24 @@ def wait_for_the_others() -> None:
 
 async def boot(number: str, dsn: str) -> None:
     """Open the store at the same moment as others and use it at once."""
+    logging.getLogger("power_loop").setLevel(logging.ERROR)
     wait_for_the_others()
     store = await open_store(dsn)
     await store.create_session(f"sess_{number}", system_prompt=None, metadata={})
     await one_send(store, f"sess_{number}")
     await store.aclose()
+    say(done=True)
+
+
+async def boot_rounds(number: str, dsn: str, rounds: str) -> None:
+    """Open fresh stores in one database, each at the same moment as others, and use them at once."""
+    for one in range(int(rounds)):
+        say(ready=one)
+        sys.stdin.readline()
+        store = await open_store(dsn, table_prefix=f"r{one}_")
+        await store.create_session(f"sess_{number}", system_prompt=None, metadata={})
+        await one_send(store, f"sess_{number}")
+        await store.aclose()
     say(done=True)
 
 
@@ -65,6 +84,26 @@ async def write(number: str, dsn: str, count: str) -> None:
     await asyncio.gather(own(), shared())
     await store.aclose()
     say(done=True)
+
+
+async def spend(number: str, dsn: str, ledger: str) -> None:
+    """Spend a budget that other processes spend as well, in four sessions at once, and note what that came to."""
+    store = await open_store(dsn)
+    limits = budgets.Budget(max_tokens=2_000)
+    held = [
+        await budgets.budgeted(store, f"sess_{number}_{one}", limits, parent=budgets.ROOT, owner=f"owner {number}")
+        for one in range(4)
+    ]
+    wait_for_the_others()
+    totals = await asyncio.gather(*(budgets.spend(store, one, at + 4 * int(number)) for at, one in enumerate(held)))
+    _note(ledger, totals)
+    await store.aclose()
+    say(done=True)
+
+
+def _note(ledger: str, totals: list[int]) -> None:
+    with open(ledger, "a", encoding="utf-8") as file:
+        file.write("".join(f"{total}\n" for total in totals))
 
 
 async def fork(dsn: str) -> None:
@@ -267,6 +306,54 @@ async def die_at(dsn: str, at: str) -> None:
         await move(store)
     await store.aclose()
     say(finished=seen)
+
+
+async def die_provisioning(dsn: str, *points: str) -> None:
+    """Open a store in one forked process after the other; each is killed at the next of the points where none was
+    killed yet.
+
+    `ddl.before` and `ddl.after` stand around every statement that makes tables and views. The last process lives.
+    """
+    # Each migration says so.
+    logging.getLogger("power_loop").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    # What each of them needs is imported once.
+    importlib.import_module({"sqlite": "sqlite3", "postgresql": "asyncpg"}.get(dsn.partition(":")[0], "aiomysql"))
+    gc.collect()
+    gc.freeze()
+    deaths: set[str] = set()
+    while True:
+        read, written = os.pipe()
+        child = os.fork()
+        if child == 0:
+            failed = 1
+            try:
+                os.close(read)
+                asyncio.events._set_running_loop(None)
+                asyncio.run(_provision_to(dsn, written, deaths, points))
+                failed = 0
+            finally:
+                os._exit(failed)
+        os.close(written)
+        with os.fdopen(read) as pipe:
+            death = pipe.read()
+        status = end_of(child)
+        assert status == (-signal.SIGKILL if death else 0), status
+        if not death:
+            break
+        deaths.add(death)
+    say(**{name: sum(death.startswith(name) for death in deaths) for name in points})
+
+
+async def _provision_to(dsn: str, pipe: int, deaths: set[str], points: tuple[str, ...]) -> None:
+    def point(name: str, what: str) -> None:
+        if name in points and f"{name} {what}" not in deaths:
+            os.write(pipe, f"{name} {what}".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    opening._share(parse_dsn(dsn)).database.on_point = point
+    store = await open_store(dsn)
+    await store.aclose()
 
 
 async def exit_without_closing(dsn: str) -> None:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
+from power_loop.contracts.explanation import Segment, SegmentKind
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import LLMRequest, ModelInfo, OutputSchema, ToolSpec
 from power_loop.contracts.messages import Message, Role
 from power_loop.core.context import texts
+from power_loop.core.context.room import prompt_room
 from power_loop.core.context.tokens import estimate_message, estimate_text, estimate_tool
-from power_loop.core.context.transcript import Transcript
-from power_loop.core.context.window import Window
+from power_loop.core.context.transcript import Transcript, stand_ins
+from power_loop.core.context.window import Entry, Window
 
 #: The part of the room for messages that is freed at once when it is full. Big steps keep the start of the prompt as it
 #: is for many rounds, so that a provider finds it in its cache.
 TRIM_STEP = 0.4
-#: The part of a model's context window that its output cap takes at most.
-MAX_OUTPUT_SHARE = 0.5
+#: The part of the room for messages that a fold's summary, and what it pinned, takes at most where older messages are
+#: left out; beyond that they go first.
+HEAD_SHARE = 0.5
 # What telling the model of messages that are left out takes.
 _NOTICE_TOKENS = 64
+_DIGEST_MEMO = "digest"
 
 
 @frozen
@@ -27,13 +34,23 @@ class Assembled:
     """Is a request and what is known of it.
 
     `left_out` counts the messages of the transcript that are not in it, `problems` says what had to be mended in the
-    transcript, `tokens` estimates the whole prompt.
+    transcript, `tokens` estimates the whole prompt, and `segments` say what it is made of.
     """
 
     request: LLMRequest
     left_out: int
     problems: tuple[str, ...]
     tokens: int
+    segments: tuple[Segment, ...] = ()
+
+
+@frozen
+class LiveText:
+    """Is state that may change from call to call, and so stands behind all messages: memory, notes, todo."""
+
+    kind: SegmentKind
+    text: str
+    name: str | None = None
 
 
 def assemble(
@@ -44,6 +61,7 @@ def assemble(
     system_prompt: str | None = None,
     output_schema: OutputSchema | None = None,
     max_output_tokens: int | None = None,
+    live: tuple[LiveText, ...] = (),
     tail: str | None = None,
     tool_choice: str = "auto",
     temperature: float | None = None,
@@ -51,35 +69,46 @@ def assemble(
     parallel_tool_calls: bool | None = None,
     extra: Mapping[str, Any] | None = None,
     budget_share: float = 1.0,
+    refused_tokens: int | None = None,
 ) -> Assembled:
     """Return the request for the next reply in `window`; it depends on nothing but what is given.
 
     `system_prompt` stands in for the session's own. An `output_schema` goes along as it is where the model takes this
-    one, and in words otherwise. The oldest messages are left out where the whole would not fit the model's context
-    window less its output cap, of which `budget_share` may be used: what stays begins with a user message, splits no
-    reply from its answers, and always holds the last user message and the newest reply.
+    one, and in words otherwise. The oldest messages are left out where the whole would not fit `prompt_room`, of which
+    `budget_share` may be used: what stays begins with a user message, splits no reply from its answers, and always
+    holds the last user message and the newest reply, and a fold's summary as long as that leaves room for others.
+    `live` state and then `tail` stand behind everything. `refused_tokens` is the estimate of a prompt that the model
+    refused for its size.
     """
     system = window.system_prompt if system_prompt is None else system_prompt
+    tail = _whole_tail(tail, output_schema, info)
     if output_schema is not None and not _is_native(output_schema, info):
-        tail = _joined(tail, texts.prompted_schema(output_schema))
         output_schema = None
-    fixed = (estimate_text(system) if system else 0) + sum(map(estimate_tool, tools))
+    fixed_segments = tuple(_fixed_segments(system, tools))
+    fixed = sum(segment.tokens for segment in fixed_segments)
     cap = info.max_output_tokens if max_output_tokens is None else max_output_tokens
-    room = info.context_window_tokens - min(cap, int(info.context_window_tokens * MAX_OUTPUT_SHARE))
-    room = int(room * budget_share) - fixed
+    room = int(prompt_room(window, info, cap, refused_tokens=refused_tokens) * budget_share) - fixed
     transcript = window.transcript
-    tail_tokens = estimate_text(tail) if tail else 0
-    messages, message_tokens = _fitting(transcript, room=room - tail_tokens, step=room * TRIM_STEP)
+    whole_tail = "\n\n".join([*(one.text for one in live), *((tail,) if tail else ())])
+    tail_tokens = estimate_text(whole_tail) if whole_tail else 0
+    head = 0 if window.fold is None else 1 + len(window.pinned)
+    messages, message_tokens = _fitting(transcript, room=room - tail_tokens, step=room * TRIM_STEP, head=head)
     left_out = len(transcript.view()) - len(messages)
+    notice = _joined(texts.left_out(left_out) if left_out else None, tail)
+    segments = [
+        *fixed_segments,
+        *(_segments(window) if not left_out else _cut_segments(window, messages, message_tokens)),
+        *_tail_segments(live, notice),
+    ]
     if left_out:
-        tail = _joined(texts.left_out(left_out), tail)
+        whole_tail = _joined(texts.left_out(left_out), whole_tail) or ""
     request = LLMRequest(
         messages=messages,
         system=system or None,
         tools=tools,
         tool_choice=tool_choice,
         output_schema=output_schema,
-        tail=tail,
+        tail=whole_tail or None,
         max_output_tokens=max_output_tokens,
         temperature=temperature,
         reasoning_effort=reasoning_effort,
@@ -88,15 +117,103 @@ def assemble(
         extra=extra,
     )
     tokens = fixed + message_tokens + tail_tokens + (_NOTICE_TOKENS if left_out else 0)
-    return Assembled(request, left_out, transcript.problems, tokens)
+    return Assembled(request, left_out, transcript.problems, tokens, tuple(segments))
+
+
+def tokens_beside(
+    window: Window,
+    *,
+    info: ModelInfo,
+    tools: tuple[ToolSpec, ...] = (),
+    system_prompt: str | None = None,
+    output_schema: OutputSchema | None = None,
+    live: tuple[LiveText, ...] = (),
+    tail: str | None = None,
+) -> int:
+    """Return about how many tokens a request that is given the same has beside its messages."""
+    system = window.system_prompt if system_prompt is None else system_prompt
+    tail = _whole_tail(tail, output_schema, info)
+    texts_beside = [system or "", *(one.text for one in live), tail or ""]
+    return sum(map(estimate_text, texts_beside)) + sum(map(estimate_tool, tools))
+
+
+def _whole_tail(tail: str | None, output_schema: OutputSchema | None, info: ModelInfo) -> str | None:
+    if output_schema is None or _is_native(output_schema, info):
+        return tail
+    return _joined(tail, texts.prompted_schema(output_schema))
+
+
+# ---- what it is made of ----
+
+
+def _fixed_segments(system: str | None, tools: tuple[ToolSpec, ...]) -> Iterator[Segment]:
+    if tools:
+        digests = "|".join(map(_tool_digest, tools))
+        yield Segment(SegmentKind.TOOLS, sum(map(estimate_tool, tools)), digest=_digest(digests))
+    if system:
+        yield Segment(SegmentKind.SYSTEM, estimate_text(system), digest=_digest(system))
+
+
+def _segments(window: Window) -> Iterator[Segment]:
+    for run in window.runs:
+        yield Segment(run.kind, run.tokens, run.from_seq, run.to_seq)
+
+
+def _cut_segments(window: Window, messages: tuple[Message, ...], tokens: int) -> Iterator[Segment]:
+    """Return the segments of a transcript of which an older part did not fit."""
+    shown = set(map(id, messages))
+    begin = 1
+    if window.fold is not None and messages[0] is window.transcript.view()[0]:
+        for run in window.runs:
+            if run.kind in (SegmentKind.FOLD, SegmentKind.PINNED):
+                tokens -= run.tokens
+                yield Segment(run.kind, run.tokens, run.from_seq, run.to_seq)
+        begin = window.first_seq
+    found: list[Segment] = []
+    for kind, entries in groupby(window.entries, key=lambda entry: _kind_of(entry, shown)):
+        run_of = list(entries)
+        taken = 0 if kind is SegmentKind.LEFT_OUT else sum(estimate_message(entry.message) for entry in run_of)
+        found.append(Segment(kind, taken, begin, run_of[-1].to_seq))
+        begin = run_of[-1].to_seq + 1
+    # What was mended takes other tokens than what it stands for: the last range has the difference.
+    difference = tokens - sum(segment.tokens for segment in found)
+    yield from found[:-1]
+    last = found[-1]
+    yield Segment(last.kind, max(last.tokens + difference, 0), last.from_seq, last.to_seq)
+
+
+def _kind_of(entry: Entry, shown: set[int]) -> SegmentKind:
+    if id(entry.message) not in shown and not any(id(one) in shown for one in stand_ins(entry.message)):
+        return SegmentKind.LEFT_OUT
+    return SegmentKind.PROJECTED if entry.is_projected else SegmentKind.MESSAGES
+
+
+def _tail_segments(live: tuple[LiveText, ...], notice: str | None) -> Iterator[Segment]:
+    for one in live:
+        yield Segment(one.kind, estimate_text(one.text), digest=_digest(one.text), name=one.name)
+    if notice:
+        yield Segment(SegmentKind.NOTICE, estimate_text(notice), digest=_digest(notice))
+
+
+def _tool_digest(tool: ToolSpec) -> str:
+    known = tool.memo.get(_DIGEST_MEMO)
+    if known is None:
+        schema = json.dumps(tool.input_schema, ensure_ascii=False, sort_keys=True, default=str)
+        known = tool.memo[_DIGEST_MEMO] = _digest(f"{tool.name}\n{tool.description}\n{schema}")
+    return str(known)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _is_native(output_schema: OutputSchema, info: ModelInfo) -> bool:
     return info.has_json_schema and output_schema.native_form(info.schema_dialect) is not None
 
 
-def _fitting(transcript: Transcript, *, room: int, step: float) -> tuple[tuple[Message, ...], int]:
-    """Return the newest messages that fit into `room` tokens, and about how many tokens they take.
+def _fitting(transcript: Transcript, *, room: int, step: float, head: int) -> tuple[tuple[Message, ...], int]:
+    """Return the newest messages that fit into `room` tokens, and about how many tokens they take; the first `head`
+    messages stay with them while they leave room for others.
 
     What has to go is rounded up to a multiple of `step`, so the cut is the same for many rounds on end, and the same
     for everyone who knows the log: no memory of earlier cuts is needed.
@@ -106,15 +223,20 @@ def _fitting(transcript: Transcript, *, room: int, step: float) -> tuple[tuple[M
     if excess <= 0 or not view:
         return tuple(view), tokens
     excess += _NOTICE_TOKENS
-    cut = _cut(transcript, excess, step=step)
+    head_tokens = transcript.tokens_before(head)
+    if head_tokens > room * HEAD_SHARE:
+        head = head_tokens = 0
+    cut = _cut(transcript, excess + head_tokens, step=step)
+    if cut <= head:
+        return tuple(view), tokens
+    kept, kept_tokens = tuple(view[:head]), head_tokens
     last_user = transcript.last_user
-    if cut <= last_user:
-        return tuple(view[cut:]), tokens - transcript.tokens_before(cut)
-    # A cut inside the last send keeps what the send is about.
-    question = view[last_user]
-    question_tokens = estimate_message(question)
-    cut = _cut(transcript, excess + question_tokens, step=step)
-    return (question, *view[cut:]), tokens - transcript.tokens_before(cut) + question_tokens
+    if cut > last_user >= head:
+        # A cut inside the last send keeps what the send is about.
+        question = view[last_user]
+        kept, kept_tokens = (*kept, question), kept_tokens + estimate_message(question)
+        cut = _cut(transcript, excess + kept_tokens, step=step)
+    return (*kept, *view[cut:]), tokens - transcript.tokens_before(cut) + kept_tokens
 
 
 def _cut(transcript: Transcript, excess: int, *, step: float) -> int:

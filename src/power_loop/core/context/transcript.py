@@ -347,6 +347,12 @@ class _Slot:
         return twins[key]
 
 
+def stand_ins(message: Message) -> Iterable[Message]:
+    """Return what may stand in a view for a message of the log that had to be mended."""
+    twins: dict[tuple[str, ...], Message] = message.memo.get(_MEMO, {})
+    return twins.values()
+
+
 def _twin(message: Message, parts: tuple[Part, ...], *, key: tuple[str, ...]) -> Message:
     """Return the message with other parts; the same object each time it is asked for with this key."""
     twins = _twins(message)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
+from power_loop.contracts.explanation import SegmentKind
 from power_loop.contracts.messages import (
     Message,
     OpaquePart,
@@ -18,8 +19,17 @@ from power_loop.contracts.messages import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    user_message,
 )
-from power_loop.contracts.records import SessionView
+from power_loop.contracts.records import (
+    FoldRecord,
+    MessageRecord,
+    ModelCallRecord,
+    ProjectedMessage,
+    SessionView,
+)
+from power_loop.core.context import texts
+from power_loop.core.context.tokens import estimate_message
 from power_loop.core.context.transcript import Transcript
 
 #: How many sessions' windows a cache keeps, and about how many bytes of messages.
@@ -33,20 +43,27 @@ _COPIES = 2
 
 
 class Window:
-    """Is one session as a turn sees it: its log in order, the transcript that it amounts to, and its head's facts.
+    """Is one session as a turn sees it: what stands behind its newest fold, the transcript that this amounts to, and
+    its head's facts.
 
-    `version` counts the edits of prompt and metadata, `next_seq` is the seq of the next message, `epoch` the lease's
-    epoch at which this was known; `tool_state` is the session's dict for tools. A turn that changes a window owns it:
-    it takes it out of the cache, and puts it back when what it holds is what the store holds.
+    The transcript begins with the fold's summary and what it pinned; then come, in order, finished sends as the
+    projection shows them and messages as they are. `version` counts the edits of prompt and metadata, `next_seq` is the
+    seq of the next message, `epoch` the lease's epoch at which this was known; `tool_state` is the session's dict for
+    tools, `last_call` the last model call. `shows_records` tells that a row of the projection lists calls. A turn that
+    changes a window owns it: it takes it out of the cache, and puts it back when what it holds is what the store holds.
     """
 
     __slots__ = (
-        "_messages",
-        "_seqs",
+        "_entries",
+        "_pinned",
+        "_runs",
         "epoch",
+        "fold",
+        "last_call",
         "metadata",
         "next_seq",
         "session_id",
+        "shows_records",
         "size_bytes",
         "system_prompt",
         "tool_state",
@@ -72,9 +89,13 @@ class Window:
         self.epoch = epoch
         self.next_seq = 1
         self.size_bytes = 0
+        self.fold: FoldRecord | None = None
+        self.last_call: ModelCallRecord | None = None
+        self.shows_records = False
         self.transcript = Transcript()
-        self._messages: list[Message] = []
-        self._seqs = array("q")
+        self._pinned: list[Entry] = []
+        self._entries: list[Entry] = []
+        self._runs: list[Run] = []
 
     @classmethod
     def of(cls, view: SessionView) -> Window:
@@ -88,8 +109,13 @@ class Window:
             version=session.version,
             epoch=session.epoch,
         )
-        for record in view.messages:
-            window._add(record.message, record.seq)
+        window.fold = view.fold
+        window.last_call = view.last_call
+        window._pinned = [_entry_of(record) for record in view.pinned]
+        entries = [Entry(one.seq, one.to_seq, one.message, is_projected=True) for one in view.projected]
+        entries += map(_entry_of, view.messages)
+        window._entries = sorted(entries, key=attrgetter("seq"))
+        window._show()
         window.next_seq = session.next_seq
         return window
 
@@ -104,7 +130,28 @@ class Window:
                 f" {first_seq}: read the session anew"
             )
         for message in messages:
-            self._add(message, self.next_seq)
+            entry = Entry(self.next_seq, self.next_seq, message)
+            self._entries.append(entry)
+            self._add(entry, SegmentKind.MESSAGES)
+            self.next_seq += 1
+
+    def take_fold(self, fold: FoldRecord) -> None:
+        """Show a fold that was stored in place of what it covers."""
+        at = {entry.seq: entry for entry in (*self._pinned, *self._entries)}
+        self._pinned = [at[seq] for seq in fold.pinned_seqs if seq in at]
+        self._entries = [entry for entry in self._entries if entry.seq > fold.to_seq]
+        self.fold = fold
+        self._show()
+
+    def take_projection(self, rows: Sequence[ProjectedMessage]) -> None:
+        """Show rows of the projection that were stored in place of what they stand for."""
+        if not rows:
+            return
+        first, last = rows[0].seq, rows[-1].to_seq
+        kept = [entry for entry in self._entries if not first <= entry.seq <= last]
+        kept += [Entry(row.seq, row.to_seq, row.message, is_projected=True) for row in rows]
+        self._entries = sorted(kept, key=attrgetter("seq"))
+        self._show()
 
     def is_current(self, next_seq: int, version: int, *, epoch: int | None = None) -> bool:
         """Tell whether the session's head still stands where this window was filled.
@@ -116,29 +163,134 @@ class Window:
         return is_same and (epoch is None or epoch == self.epoch + 1)
 
     @property
-    def messages(self) -> Sequence[Message]:
-        """The log in order, as it is; do not change it."""
-        return self._messages
+    def first_seq(self) -> int:
+        """The seq of the first message that no fold covers."""
+        return 1 if self.fold is None else self.fold.to_seq + 1
+
+    @property
+    def pinned(self) -> Sequence[Entry]:
+        """What the fold covers and shows all the same; do not change it."""
+        return self._pinned
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """What the transcript is made of, in order; do not change it."""
+        return self._runs
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """What stands behind the fold, in order; do not change it."""
+        return self._entries
+
+    def messages_since(self, seq: int) -> list[tuple[int, Message]]:
+        """Return what stands behind the fold from `seq` on as it is in the log, each message with its seq, in order."""
+        found: list[tuple[int, Message]] = []
+        for entry in reversed(self._entries):
+            if entry.seq < seq or entry.is_projected:
+                break
+            found.append((entry.seq, entry.message))
+        return found[::-1]
+
+    def message_at(self, seq: int) -> Message | None:
+        """Return the message of this seq, if the window shows it as it is."""
+        entries = (*self._pinned, *reversed(self._entries))
+        return next((entry.message for entry in entries if entry.seq == seq and not entry.is_projected), None)
 
     def last_text(self, *, since_seq: int = 1) -> tuple[int, str] | None:
-        """Return the seq and the text of the last reply that says something, if it stands at `since_seq` or later."""
-        for message, seq in zip(reversed(self._messages), reversed(self._seqs), strict=True):
-            if seq < since_seq:
+        """Return the seq and the text of the last reply that says something, if it stands at `since_seq` or later and
+        no fold covers it."""
+        for entry in reversed(self._entries):
+            if entry.seq < since_seq or entry.is_projected:
                 return None
+            message = entry.message
             if message.role is Role.ASSISTANT and (text := message.text or message.refusal):
-                return seq, text
+                return entry.seq, text
         return None
 
+    def last_reply(self) -> Message | None:
+        """Return the last reply behind the fold."""
+        entries = reversed(self._entries)
+        return next((entry.message for entry in entries if entry.message.role is Role.ASSISTANT), None)
+
     def has_call(self, call_id: str) -> bool:
-        """Tell whether a call of this session has this id."""
+        """Tell whether a call that the window shows has this id."""
         return self.transcript.has_call(call_id)
 
-    def _add(self, message: Message, seq: int) -> None:
-        self._messages.append(message)
-        self._seqs.append(seq)
-        self.next_seq = seq + 1
+    def _show(self) -> None:
+        """Make the transcript anew."""
+        self.size_bytes = 0
+        self.transcript = Transcript()
+        self._runs = []
+        self.shows_records = False
+        if self.fold is not None:
+            self._add(Entry(1, self.fold.to_seq, fold_message(self.fold)), SegmentKind.FOLD)
+        for entry in self._pinned:
+            self._add(entry, SegmentKind.PINNED)
+        for entry in self._entries:
+            self._add(entry, SegmentKind.MESSAGES if entry.is_as_it_was else SegmentKind.PROJECTED)
+
+    def _add(self, entry: Entry, kind: SegmentKind) -> None:
+        message = entry.message
+        if entry.is_projected and message.role is Role.ASSISTANT:
+            self.shows_records = self.shows_records or texts.has_record(message.text)
         self.size_bytes += _MESSAGE_BYTES + sum(map(_part_bytes, message.parts))
         self.transcript.append(message)
+        runs = self._runs
+        if kind is SegmentKind.PROJECTED and len(runs) > 1 and runs[-1].is_projected and runs[-2].kind is kind:
+            # What stood between two sends that are shown in short belongs to them, so that the runs stay few.
+            between = runs.pop()
+            runs[-1].tokens += between.tokens
+        if not runs or runs[-1].kind is not kind:
+            runs.append(Run(kind, entry.seq))
+        run = runs[-1]
+        run.to_seq = entry.to_seq
+        run.tokens += estimate_message(message)
+        run.is_projected = run.is_projected and entry.is_projected
+
+
+class Entry:
+    """Is one message that a window shows for the log from `seq` to `to_seq`: a message of the log as it is, or a row of
+    the projection."""
+
+    __slots__ = ("is_projected", "message", "seq", "to_seq")
+
+    def __init__(self, seq: int, to_seq: int, message: Message, *, is_projected: bool = False) -> None:
+        self.seq = seq
+        self.to_seq = to_seq
+        self.message = message
+        self.is_projected = is_projected
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """True where it shows what the log would: what the projection writes itself comes from no model."""
+        return not self.is_projected or self.message.role is Role.USER or self.message.origin is not None
+
+
+class Run:
+    """Is a stretch of the transcript of one kind: which part of the log it stands for, and about how many tokens it
+    takes; `is_projected` where all of it comes from rows of the projection."""
+
+    __slots__ = ("from_seq", "is_projected", "kind", "to_seq", "tokens")
+
+    def __init__(self, kind: SegmentKind, from_seq: int) -> None:
+        self.kind = kind
+        self.from_seq = self.to_seq = from_seq
+        self.tokens = 0
+        self.is_projected = True
+
+
+def fold_message(fold: FoldRecord) -> Message:
+    """Return how a fold is shown to the model."""
+    return shown_fold(fold.summary, fold.to_seq)
+
+
+def shown_fold(summary: str, to_seq: int) -> Message:
+    """Return how a summary that stands for the log up to `to_seq` is shown to the model."""
+    return user_message(texts.folded(summary, to_seq=to_seq))
+
+
+def _entry_of(record: MessageRecord) -> Entry:
+    return Entry(record.seq, record.seq, record.message)
 
 
 class WindowCache:

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from power_loop.contracts.answers import Answer, Approve, Deny, Give
-from power_loop.contracts.errors import CallNotFoundError, CallNotWaitingError, ConfigError, InputError
+from power_loop.contracts.errors import (
+    CallNotFoundError,
+    CallNotWaitingError,
+    ConfigError,
+    InputError,
+    ToolError,
+)
 from power_loop.contracts.events import ToolCallAnswered, ToolCallFinished
 from power_loop.contracts.json_schema import SchemaError, compile_schema
 from power_loop.contracts.messages import Message, tool_message
@@ -68,13 +74,7 @@ class Answers:
         if not taken:
             return
         messages = [one.step.message for one in taken if one.step.message is not None]
-        await turn.kit.store.advance_calls(
-            turn.lease,
-            [one.step for one in taken],
-            at_seq=turn.window.next_seq,
-            send_index=turn.send_index,
-            round=turn.round,
-        )
+        await turn.advance_calls([one.step for one in taken])
         for one in taken:
             one.apply(turn)
         await turn.note_appended(messages)
@@ -99,7 +99,9 @@ class _Taken:
             self.step = self._approved(turn, answer)
         elif isinstance(answer, Deny):
             self.decision = "denied"
-            self.step = self._settled(turn, error_output(texts.denied(call.name, answer.reason)))
+            is_outcome = call.wait_kind is WaitKind.OUTCOME
+            text = (texts.did_not_happen if is_outcome else texts.denied)(call.name, answer.reason)
+            self.step = self._settled(turn, error_output(text))
         elif isinstance(answer, Give):
             self.decision = "result"
             self.step = self._given(turn, answer)
@@ -122,7 +124,7 @@ class _Taken:
 
     def _approved(self, turn: Turn, answer: Approve) -> CallStep:
         call = self.call
-        if call.wait_kind is not WaitKind.APPROVAL:
+        if call.wait_kind not in (WaitKind.APPROVAL, WaitKind.OUTCOME):
             kind = None if call.wait_kind is None else call.wait_kind.value
             raise InputError(
                 f"call {call.call_id!r} waits for its {kind}, not for an approval: answer with Give(result)"
@@ -133,6 +135,11 @@ class _Taken:
                 " it: add it to the loop's registry, or give it as resume(..., tools=[...]); the call waits on"
             )
         if answer.arguments is not None:
+            if call.wait_kind is WaitKind.OUTCOME:
+                raise InputError(
+                    f"call {call.call_id!r} may have happened with the arguments that it has: Approve() runs it again"
+                    " with these, and takes no others"
+                )
             self.arguments = _edited(turn, call, answer.arguments)
         return step_of(call, CallState.REQUESTED, arguments=self.arguments, is_approved=True)
 
@@ -168,6 +175,13 @@ def _edited(turn: Turn, call: OpenCall, arguments: Mapping[str, Any]) -> str:
     if problems:
         reasons = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
         raise InputError(f"the arguments for call {call.call_id!r} do not fit tool {call.name!r}: {reasons}")
+    if prepared is not None and call.is_keyed and not call.attempt:
+        try:
+            call.idempotency_key = prepared.call_key(changed, turn.session_id) or call.idempotency_key
+        except ToolError as error:
+            raise InputError(
+                f"the arguments for call {call.call_id!r} cannot be used: {error.message}; give others, or Deny()"
+            ) from error
     return text
 
 

@@ -95,9 +95,14 @@ def _suspects(waiter: Waiter) -> list[_Link] | None:
     return None
 
 
-def add_waiter(waiter: Waiter) -> None:
-    """Note that from here on a turn waits for the running task."""
-    _LINK.set(_Link(asyncio.current_task(), _LINK.get(), is_open=False, waiter=waiter))
+def add_waiter(waiter: Waiter) -> Token[_Link | None]:
+    """Note that from here on a turn waits for the running task, for `drop_waiter`."""
+    return _LINK.set(_Link(asyncio.current_task(), _LINK.get(), is_open=False, waiter=waiter))
+
+
+def drop_waiter(token: Token[_Link | None]) -> None:
+    """Note that the turn does not wait any more."""
+    _LINK.reset(token)
 
 
 def lend() -> Loan | None:

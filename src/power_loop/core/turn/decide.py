@@ -36,7 +36,10 @@ class TurnFacts:
 
     `runnable_calls` and `waiting_calls` count the open calls; `rounds_left`, `tool_calls_left` and `tokens_left` what
     the send's limits still allow (`tool_calls_left` is negative once a call was refused for them). `stopped` is set
-    once the turn was told to stop: cancelled, or out of time. `reply` is a reply that is not stored yet.
+    once the turn was told to stop: cancelled, or out of time. `has_follow_up` tells that an input waits in the inbox
+    which a turn takes in. `exhausted` is set once a budget did not pay for a model call. `reply` is a reply that is not
+    stored yet. `window_is_full` tells that the next prompt would take more than its share of the model's context, and
+    that a fold may help.
     """
 
     runnable_calls: int = 0
@@ -45,7 +48,10 @@ class TurnFacts:
     tool_calls_left: int = 1
     tokens_left: int = 1
     stopped: SendStatus | None = None
+    has_follow_up: bool = False
+    exhausted: SendStatus | None = None
     reply: ReplyFacts | None = None
+    window_is_full: bool = False
 
 
 @frozen
@@ -61,8 +67,18 @@ class Conclude:
 
 
 @frozen
+class Fold:
+    """Store the reply if there is one, and fold the older part of the conversation before the model is asked."""
+
+
+@frozen
 class RunTools:
     """Run the open calls that wait for nobody."""
+
+
+@frozen
+class TakeInput:
+    """Store the reply if there is one, and move what waits in the inbox into the log."""
 
 
 @frozen
@@ -84,7 +100,7 @@ class Finish:
     status: SendStatus
 
 
-Action = CallModel | Conclude | RunTools | AskAgain | Abort | Finish
+Action = CallModel | Conclude | Fold | RunTools | TakeInput | AskAgain | Abort | Finish
 
 
 def decide(facts: TurnFacts) -> Action:
@@ -95,19 +111,32 @@ def decide(facts: TurnFacts) -> Action:
         return RunTools()
     if facts.waiting_calls:
         return Finish(SendStatus.WAITING_FOR_INPUT)
+    if facts.has_follow_up and _can_answer(facts):
+        return TakeInput()
     if facts.reply is not None:
         ending = ending_of(facts.reply)
         if ending is not None:
             return Finish(ending)
         if facts.reply.output is OutputCheck.REPAIRABLE and not facts.reply.has_calls:
             return AskAgain()
+    if facts.exhausted is not None:
+        return Finish(facts.exhausted)
     if facts.tokens_left <= 0:
         return Finish(SendStatus.TOKENS_EXCEEDED)
+    if facts.window_is_full:
+        return Fold()
     if facts.tool_calls_left < 0:
         return Conclude(SendStatus.TOOL_CALLS_EXCEEDED)
     if facts.rounds_left <= 0:
         return Conclude(SendStatus.ROUNDS_EXCEEDED)
     return CallModel()
+
+
+def _can_answer(facts: TurnFacts) -> bool:
+    """Tell whether the send may still ask the model: an input that it could not answer is left to the next turn."""
+    if facts.exhausted is not None or (facts.reply is not None and facts.reply.concludes is not None):
+        return False
+    return facts.tokens_left > 0 and facts.tool_calls_left >= 0 and facts.rounds_left > 0
 
 
 #: How a reply without calls ends its send, by why the model stopped.

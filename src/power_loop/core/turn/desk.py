@@ -13,9 +13,11 @@ from typing import Any
 
 from power_loop.contracts.errors import InputError
 from power_loop.contracts.ports import SessionStore
-from power_loop.core.turn.chain import add_waiter, is_awaited_by
+from power_loop.core.background import resolve_from_any_thread
+from power_loop.core.turn.chain import add_waiter, drop_waiter, is_awaited_by
 from power_loop.core.turn.scope import StopCause, TurnScope
 from power_loop.core.turn.threads import ThreadPool
+from power_loop.core.turn.watcher import Watcher
 
 _KEY = "core.turn.desk"
 _LOCK = threading.Lock()
@@ -44,6 +46,9 @@ class Desk:
         self._present: dict[str, dict[TurnScope, asyncio.AbstractEventLoop]] = {}
         # Which of them holds the session's lease.
         self._running: dict[str, TurnScope] = {}
+        # Who waits, in whichever event loop, for a turn of this process to end.
+        self._ending: dict[str, set[asyncio.Future[None]]] = {}
+        self._watchers: dict[int, Watcher] = {}
         # How many event loops are about to take a session's lease.
         self._claims: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -73,7 +78,7 @@ class Desk:
                 " returned, so that the turn would wait for itself: start a task for it and return, or use another"
                 " session"
             )
-        add_waiter(waiter)
+        token = add_waiter(waiter)
         loop = asyncio.get_running_loop()
         key = (id(loop), session_id)
         queue = self._queues.get(key)
@@ -98,6 +103,17 @@ class Desk:
                 del self._queues[key]
             if is_stoppable:
                 self._leave(session_id, scope)
+            drop_waiter(token)
+
+    @contextlib.contextmanager
+    def in_line(self, session_id: str, scope: TurnScope) -> Iterator[None]:
+        """Let `cancel` stop somebody who waits for what has to come before."""
+        with self._lock:
+            self._present.setdefault(session_id, {})[scope] = asyncio.get_running_loop()
+        try:
+            yield
+        finally:
+            self._leave(session_id, scope)
 
     def _leave(self, session_id: str, scope: TurnScope) -> None:
         with self._lock:
@@ -112,8 +128,46 @@ class Desk:
 
     def end(self, session_id: str, scope: TurnScope) -> None:
         """Note that it does not any more."""
-        if self._running.get(session_id) is scope:
-            del self._running[session_id]
+        with self._lock:
+            if self._running.get(session_id) is scope:
+                del self._running[session_id]
+            ending = tuple(self._ending.get(session_id, ()))
+        for future in ending:
+            resolve_from_any_thread(future)
+
+    @contextlib.contextmanager
+    def ending(self, session_id: str) -> Iterator[asyncio.Future[None]]:
+        """Give what is done as soon as a turn of this process on the session ends."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._ending.setdefault(session_id, set()).add(future)
+        try:
+            yield future
+        finally:
+            with self._lock:
+                waiting = self._ending[session_id]
+                waiting.discard(future)
+                if not waiting:
+                    del self._ending[session_id]
+
+    def is_taken(self, session_id: str) -> bool:
+        """Tell whether this process has a turn of the session, running or in line."""
+        with self._lock:
+            return session_id in self._running or session_id in self._present
+
+    def is_running(self, session_id: str) -> bool:
+        """Tell whether a turn of this process holds the session's lease."""
+        return session_id in self._running
+
+    def watcher(self) -> Watcher:
+        """Return the watcher of the running event loop."""
+        loop = asyncio.get_running_loop()
+        found = self._watchers.get(id(loop))
+        if found is None or not found.is_of(loop):
+            # Those of event loops that are closed go with them.
+            self._watchers = {key: one for key, one in self._watchers.items() if not one.is_over}
+            found = self._watchers[id(loop)] = Watcher()
+        return found
 
     @contextlib.contextmanager
     def claiming(self, session_id: str) -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from power_loop.contracts.errors import LLMProtocolError
 from power_loop.contracts.llm import LLMResponse, StopReason, Usage
 from power_loop.contracts.messages import Message, OpaquePart, Part, ReasoningPart, Role, ToolCallPart, ToolResultPart
+from power_loop.contracts.numbers import is_whole
 
 # More tokens than any call can take, and few enough that sums of them stay what every database and JSON reader takes.
 MAX_TOKENS = 2**40
@@ -44,7 +45,8 @@ def _problem(given: Any) -> tuple[str | None, tuple[Part, ...]]:
         return f"gave a message with parts {parts!r:.200}: give a tuple of parts such as TextPart", ()
     problem = next(filter(None, map(_part_problem, parts)), None) or _stop_problem(given.stop)
     if problem is None and given.usage is not None:
-        problem = _usage_problem(given.usage)
+        wrong = usage_problem(given.usage)
+        problem = None if wrong is None else f"gave {wrong}, or None where it is not known"
     for name in ("id", "request_id", "model"):
         value = getattr(given, name)
         if problem is None and value is not None and not isinstance(value, str):
@@ -73,11 +75,17 @@ def _stop_problem(stop: Any) -> str | None:
     return None
 
 
-def _usage_problem(usage: Any) -> str | None:
+def usage_problem(usage: Any) -> str | None:
+    """Return what is wrong with what is given for a usage, if anything is."""
     if not isinstance(usage, Usage):
-        return f"gave an LLMResponse with usage {usage!r:.200}: give a Usage, or None where it is not known"
+        return f"the usage {usage!r:.200}: give a Usage"
     for name in _COUNTS:
         count: Any = getattr(usage, name)
-        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_TOKENS:
-            return f"gave a Usage with {name} {count!r:.200}: give a whole number of tokens from 0 to 2**40"
+        if not is_count(count):
+            return f"a Usage with {name} {count!r:.200}: give a whole number of tokens from 0 to 2**40"
     return None
+
+
+def is_count(value: Any) -> bool:
+    """Tell whether a value is a count that every database and JSON reader takes, as are sums of it."""
+    return is_whole(value, most=MAX_TOKENS)

@@ -18,6 +18,9 @@ T = TypeVar("T")
 _LOG = logging.getLogger("power_loop")
 #: A lease is renewed so many times before it would expire.
 BEATS = 3
+# How long a send waits between two looks at a lease that another process holds.
+_FIRST_LOOK_S = 0.02
+_LONGEST_LOOK_S = 0.5
 
 
 async def claim_lease(
@@ -46,6 +49,14 @@ async def claim_lease(
         if isinstance(taken, Accepted):
             desk.begin(session_id, scope)
         return taken
+
+
+async def until_free(session_id: str, *, desk: Desk, attempt: int) -> None:
+    """Wait until a lease that somebody else holds is worth another try: at once when a turn of this process ends, else
+    after a time that grows with each attempt."""
+    with desk.ending(session_id) as ended:
+        delay_s = min(_FIRST_LOOK_S * 2**attempt, _LONGEST_LOOK_S)
+        await asyncio.wait((ended,), timeout=delay_s)
 
 
 class Heartbeat:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from power_loop.contracts.errors import LLMContextOverflowError, LLMError, LLMTimeoutError, LLMTooLargeError
+from power_loop.contracts.errors import (
+    LLMContextOverflowError,
+    LLMError,
+    LLMTimeoutError,
+    LLMTooLargeError,
+    ToolError,
+)
 from power_loop.contracts.events import (
     LLMCallFailed,
     LLMCallStarted,
@@ -16,6 +22,7 @@ from power_loop.contracts.events import (
     TranscriptRepaired,
     WindowTrimmed,
 )
+from power_loop.contracts.explanation import Segment, SegmentKind
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import HookPoint, LLMAfterContext, LLMBeforeContext, Rewrite, Skip, Veto
 from power_loop.contracts.llm import (
@@ -31,18 +38,27 @@ from power_loop.contracts.records import ModelCall
 from power_loop.contracts.states import CallState, Effect, SendStatus
 from power_loop.core.context import texts
 from power_loop.core.context.assemble import Assembled, assemble
+from power_loop.core.context.reading import with_files_read
 from power_loop.core.context.spare import MAX_LEVEL, Spared, has_media, spare
 from power_loop.core.context.tokens import estimate_message, estimate_request
+from power_loop.core.stray import said
 from power_loop.core.turn.decide import OutputCheck, ReplyFacts
+from power_loop.core.turn.folding import fold, room_of
 from power_loop.core.turn.given_reply import read_reply
+from power_loop.core.turn.live import live_texts
+from power_loop.core.turn.paying import OutOfBudget, hold_call, hold_tool_calls, price_of, settle_call
+from power_loop.core.turn.points import pass_point
+from power_loop.core.turn.purse import Hold
 from power_loop.core.turn.retry import retry_delay_s
-from power_loop.core.turn.scope import StrayCancellation, TookTooLong, TurnStopped
+from power_loop.core.turn.scope import StrayExit, TookTooLong, TurnStopped
 from power_loop.core.turn.structured import check_output
 from power_loop.core.turn.turn import OpenCall, Turn, UnstoredReply, idempotency_key
+from power_loop.tools.recall import RECALL_SEND
 
 # After a provider's overflow the oldest messages go until this part of the prompt is left, so many times.
 OVERFLOW_SHRINK = 0.5
 MAX_TRIMS = 4
+_FOLD_TOOK_THE_LAST = "a fold took the last of the tokens that SendLimits(max_tokens=...) gives to the send"
 
 
 class Vetoed(Exception):  # noqa: N818  (a signal of the loop to itself, not an error)
@@ -56,14 +72,15 @@ class Vetoed(Exception):  # noqa: N818  (a signal of the loop to itself, not an 
 @frozen
 class _Fit:
     """Is how a prompt is made smaller than it would be: the `share` of the window's budget that it may take, the
-    `level` of sparing what stays, and how often the share was made smaller."""
+    `level` of sparing what stays, how often the share was made smaller, and whether the window was folded for it."""
 
     share: float = 1.0
     level: int = 0
     trims: int = 0
+    is_folded: bool = False
 
 
-_WHOLE = _Fit()
+_WHOLE, _FOLDED = _Fit(), _Fit(is_folded=True)
 
 
 @frozen
@@ -72,13 +89,14 @@ class _Prompt:
 
     request: LLMRequest
     tokens: int
+    segments: tuple[Segment, ...] = ()
     given: LLMResponse | None = None
 
 
 async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
     """Return the next reply, not stored yet.
 
-    Raises `Vetoed`, `TurnStopped`, or the `LLMError` that no retry could mend.
+    Raises `Vetoed`, `TurnStopped`, `OutOfBudget`, or the `LLMError` that no retry could mend.
     """
     began_s = turn.kit.clock.monotonic_s()
     prompt = await _prompt(turn, concludes, _WHOLE)
@@ -92,10 +110,20 @@ async def ask_model(turn: Turn, concludes: SendStatus | None) -> UnstoredReply:
             response = await _allowed(turn, prompt, response)
         except BaseException:
             if attempts:
-                turn.count_dropped(_usage(prompt, response))
+                turn.count_dropped(_usage(prompt, response), _cost(turn, prompt, response))
             raise
     duration_ms = round((turn.kit.clock.monotonic_s() - began_s) * 1000)
-    return _understand(turn, prompt, response, concludes=concludes, attempts=attempts, duration_ms=duration_ms)
+    reply = _understand(
+        turn,
+        prompt,
+        response,
+        concludes=concludes,
+        attempts=attempts,
+        duration_ms=duration_ms,
+        taken=await _taken_ids(turn, response.message),
+    )
+    await _pay_for_calls(turn, reply)
+    return reply
 
 
 async def _allowed(turn: Turn, prompt: _Prompt, response: LLMResponse) -> LLMResponse:
@@ -118,6 +146,22 @@ def _usage(prompt: _Prompt, response: LLMResponse) -> Usage:
     return Usage(prompt.tokens, estimate_message(response.message), is_estimated=True)
 
 
+def _cost(turn: Turn, prompt: _Prompt, response: LLMResponse) -> int | None:
+    """Return what a reply of the turn's model cost, if its price is known."""
+    price = price_of(turn, turn.kit.llm.info)
+    return None if price is None else price.cost_nanos(_usage(prompt, response))
+
+
+async def _pay_for_calls(turn: Turn, reply: UnstoredReply) -> None:
+    """Let as many of a reply's calls run as the turn's budgets pay for; the others are answered with that."""
+    wanted = [call for call in reply.calls if call.state is CallState.REQUESTED]
+    granted = await hold_tool_calls(turn, len(wanted))
+    for call in wanted[granted:]:
+        call.state = CallState.FAILED
+        reply.answers[call.index] = tool_message(call.call_id, texts.content(texts.TOO_MANY_CALLS), is_error=True)
+        turn.lacks_tool_calls = True
+
+
 async def _prompt(turn: Turn, concludes: SendStatus | None, fit: _Fit) -> _Prompt:
     assembled, spared = _assemble(turn, concludes, fit)
     if assembled.problems and assembled.problems != turn.known_problems:
@@ -126,15 +170,28 @@ async def _prompt(turn: Turn, concludes: SendStatus | None, fit: _Fit) -> _Promp
     if assembled.left_out or spared.media or spared.texts:
         turn.announce(WindowTrimmed(assembled.left_out, spared.media, spared.texts))
     if not turn.kit.hooks.has(HookPoint.LLM_BEFORE):
-        return _Prompt(assembled.request, assembled.tokens)
+        return await _with_files_read(turn, _Prompt(assembled.request, assembled.tokens, assembled.segments))
     context: LLMBeforeContext = turn.context_of(LLMBeforeContext, request=assembled.request)
     consulted = await turn.consult(context)
     if isinstance(consulted.decision, Veto):
         raise Vetoed(consulted.decision.reason)
     given = _from_hook(turn, consulted.decision.response) if isinstance(consulted.decision, Skip) else None
     request = consulted.context.request
-    tokens = assembled.tokens if request is assembled.request else estimate_request(request)
-    return _Prompt(request, tokens, given)
+    tokens, segments = assembled.tokens, assembled.segments
+    if request is not assembled.request:
+        tokens = estimate_request(request)
+        segments = _changed(assembled, tokens, "a hook rewrote it")
+    prompt = _Prompt(request, tokens, segments, given)
+    return prompt if given is not None else await _with_files_read(turn, prompt)
+
+
+async def _with_files_read(turn: Turn, prompt: _Prompt) -> _Prompt:
+    """Return a prompt as its model takes it."""
+    info = turn.kit.llm.info
+    if info.has_pdf:
+        return prompt
+    read = await turn.scope.interruptible(with_files_read(prompt.request, info))
+    return replace(prompt, request=read.request, tokens=prompt.tokens + read.more_tokens)
 
 
 def _from_hook(turn: Turn, response: Any) -> LLMResponse:
@@ -144,29 +201,44 @@ def _from_hook(turn: Turn, response: Any) -> LLMResponse:
 def _assemble(turn: Turn, concludes: SendStatus | None, fit: _Fit) -> tuple[Assembled, Spared]:
     options, info = turn.options, turn.kit.llm.info
     tools = turn.tools.specs() if info.has_tools else ()
-    cap = options.max_output_tokens
-    if turn.limits.max_tokens is not None:
-        left = max(turn.limits.max_tokens - turn.usage.total_tokens, 1)
-        cap = min(left, info.max_output_tokens if cap is None else cap)
     tool_choice = options.tool_choice if options.tool_choice is not None and turn.rounds == 0 else "auto"
     assembled = assemble(
         turn.window,
         info=info,
         tools=tools,
-        system_prompt=options.system_prompt,
+        system_prompt=turn.system_prompt,
         output_schema=options.output_schema,
-        max_output_tokens=cap,
+        max_output_tokens=turn.output_cap,
         temperature=options.temperature,
         reasoning_effort=options.reasoning_effort,
         tool_choice="none" if concludes is not None and tools else tool_choice,
-        tail=texts.CONCLUDE if concludes is not None else None,
+        tail=_notice(turn, concludes),
+        live=live_texts(turn),
         budget_share=fit.share,
+        refused_tokens=turn.refused_tokens,
     )
     spared = spare(assembled.request.messages, fit.level)
     if spared.media or spared.texts:
         request = replace(assembled.request, messages=spared.messages)
-        assembled = replace(assembled, request=request, tokens=estimate_request(request))
+        tokens = estimate_request(request)
+        segments = _changed(assembled, tokens, "media or long texts did not fit")
+        assembled = replace(assembled, request=request, tokens=tokens, segments=segments)
     return assembled, spared
+
+
+def _changed(assembled: Assembled, tokens: int, why: str) -> tuple[Segment, ...]:
+    """Return the segments of a request that was changed after it was made and has so many tokens since."""
+    return (*assembled.segments, Segment(SegmentKind.CHANGED, tokens - assembled.tokens, name=why))
+
+
+def _notice(turn: Turn, concludes: SendStatus | None) -> str | None:
+    """Return what the kernel says of this very call."""
+    notices = []
+    if turn.window.shows_records:
+        notices.append(texts.projected(can_recall=RECALL_SEND in turn.tools))
+    if concludes is not None:
+        notices.append(texts.CONCLUDE)
+    return "\n\n".join(notices) or None
 
 
 async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -> tuple[_Prompt, int]:
@@ -174,15 +246,44 @@ async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -
     kit, info = turn.kit, turn.kit.llm.info
     began_s = kit.clock.monotonic_s()
     attempt, fit = 0, _WHOLE
+    refused: list[int] = []
     while True:
+        asked_s = kit.clock.monotonic_s()
+        hold, request = await hold_call(turn, prompt.request, tokens=prompt.tokens, info=info)
+        # What it waited for others has a bound of its own.
+        began_s += kit.clock.monotonic_s() - asked_s
         attempt += 1
-        turn.announce(LLMCallStarted(info.model, attempt, len(prompt.request.messages)))
+        turn.announce(LLMCallStarted(info.model, attempt, len(request.messages)))
         ear = _Ear(turn)
         left_s = kit.retry.total_s - (kit.clock.monotonic_s() - began_s)
-        given = await _attempt(turn, prompt.request, ear, left_s=max(left_s, 0.0))
+        if turn.scope.cause is not None:
+            # It was stopped meanwhile, and nobody is asked.
+            _give_back(turn, hold)
+            raise TurnStopped
+        try:
+            given = await _attempt(turn, request, ear, left_s=max(left_s, 0.0))
+        except BaseException:
+            _lose(turn, hold)
+            raise
         if isinstance(given, LLMResponse):
+            settle_call(turn, hold, _usage(prompt, given), price_of(turn, info))
+            turn.refused_tokens = min((*refused, *filter(None, (turn.refused_tokens,))), default=None)
             return replace(prompt, given=given), attempt
-        smaller = _smaller(turn, concludes, fit, prompt, given)
+        if ear.has_heard:
+            _lose(turn, hold)
+        else:
+            _give_back(turn, hold)
+        smaller = None
+        if isinstance(given, (LLMContextOverflowError, LLMTooLargeError)):
+            refused.append(prompt.tokens)
+            failed_s = kit.clock.monotonic_s()
+            is_folded = fit == _WHOLE and await _fold_refused(turn, prompt, given)
+            # A summary has a time of its own.
+            began_s += kit.clock.monotonic_s() - failed_s
+            if turn.facts().tokens_left <= 0:
+                turn.announce(LLMCallFailed(info.model, attempt, given.code, given.message, None))
+                raise OutOfBudget(SendStatus.TOKENS_EXCEEDED, _FOLD_TOOK_THE_LAST)
+            smaller = _FOLDED if is_folded else _smaller(turn, concludes, fit, prompt, given)
         elapsed_s = kit.clock.monotonic_s() - began_s
         delay_s: float | None = 0.0
         if smaller is None:
@@ -201,15 +302,35 @@ async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -
             await turn.scope.interruptible(kit.clock.sleep(delay_s))
 
 
+def _give_back(turn: Turn, hold: Hold | None) -> None:
+    """Pay nothing for a call that was not made, or that the provider refused."""
+    if hold is not None and turn.purse is not None:
+        turn.purse.give_back(hold.wish.number)
+
+
+def _lose(turn: Turn, hold: Hold | None) -> None:
+    """Pay for a call that a provider began to answer, or may have: it has counted the prompt."""
+    if hold is not None and turn.purse is not None:
+        turn.purse.lose(hold)
+
+
+async def _fold_refused(turn: Turn, refused: _Prompt, error: LLMError) -> bool:
+    """Fold the window of a prompt that the model refused for its size; tell whether that was done.
+
+    Where it is bytes that are too many, and media among them, a summary of texts is no help.
+    """
+    is_heavy = isinstance(error, LLMTooLargeError) and has_media(refused.request.messages)
+    if turn.kit.compaction is None or is_heavy:
+        return False
+    return await fold(turn, refused_tokens=refused.tokens) is not None
+
+
 def _smaller(turn: Turn, concludes: SendStatus | None, fit: _Fit, refused: _Prompt, error: LLMError) -> _Fit | None:
-    """Return how to make a prompt smaller that a provider refused for its size; None if it refused it for anything
-    else, or if nothing makes it smaller.
+    """Return how to make a prompt smaller that a provider refused for its size; None if nothing makes it smaller.
 
     The oldest messages go first, then what can be spared of those that stay. Where it is bytes that are too many, media
     go before whole messages do: they are what weighs.
     """
-    if not isinstance(error, (LLMContextOverflowError, LLMTooLargeError)):
-        return None
     now, _ = _assemble(turn, concludes, fit)
     is_heavy = isinstance(error, LLMTooLargeError) and has_media(now.request.messages)
     ways = (_spared_more, _trimmed_more) if is_heavy else (_trimmed_more, _spared_more)
@@ -224,7 +345,7 @@ def _trimmed_more(turn: Turn, concludes: SendStatus | None, fit: _Fit, now: Asse
     if fit.trims >= MAX_TRIMS:
         return None
     # The provider's window may be far smaller than what was configured, so the measure is what it refused.
-    refused_share = min(refused.tokens / turn.kit.llm.info.context_window_tokens, fit.share)
+    refused_share = min(refused.tokens / max(room_of(turn), 1), fit.share)
     trimmed = replace(fit, share=OVERFLOW_SHRINK * refused_share, trims=fit.trims + 1)
     smaller, _ = _assemble(turn, concludes, trimmed)
     return trimmed if smaller.left_out > now.left_out else None
@@ -242,7 +363,9 @@ def _spared_more(turn: Turn, concludes: SendStatus | None, fit: _Fit, now: Assem
 async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear, *, left_s: float) -> LLMResponse | LLMError:
     llm = turn.kit.llm
     try:
+        pass_point(turn.kit.store, "model.before", llm.info.model)
         given = await turn.scope.interruptible(llm.generate(request, ear.hear), within_s=left_s)
+        pass_point(turn.kit.store, "model.after", llm.info.model)
         return read_reply(given, giver="the model service", model=llm.info.model)
     except TurnStopped:
         raise
@@ -251,12 +374,12 @@ async def _attempt(turn: Turn, request: LLMRequest, ear: _Ear, *, left_s: float)
         return LLMTimeoutError(f"the model did not answer within {limit}", model=llm.info.model, may_retry=False)
     except LLMError as error:
         return error
-    except StrayCancellation as error:
+    except StrayExit as error:
         failure = LLMError(f"the model service raised {error}", model=llm.info.model)
         failure.__cause__ = error.__cause__
         return failure
     except Exception as error:  # a user's own model may raise anything
-        failure = LLMError(f"the model service raised {type(error).__name__}: {error}", model=llm.info.model)
+        failure = LLMError(f"the model service raised {said(error)}", model=llm.info.model)
         failure.__cause__ = error
         return failure
     finally:
@@ -288,7 +411,9 @@ class _Ear:
             payload = ReasoningDelta(delta.text)
         else:
             payload = ToolCallDelta(delta.index, delta.name, delta.text)
-        bus.emit(payload, session_id=turn.session_id, send_index=turn.send_index, round=turn.round)
+        bus.emit(
+            payload, session_id=turn.session_id, send_index=turn.send_index, round=turn.round, agent_path=turn.path
+        )
 
     def close(self) -> None:
         self._turn = None
@@ -305,13 +430,15 @@ def _understand(
     concludes: SendStatus | None,
     attempts: int,
     duration_ms: int,
+    taken: frozenset[str],
 ) -> UnstoredReply:
     info = turn.kit.llm.info
-    message = _with_own_ids(turn, response.message)
+    message = _with_own_ids(turn, response.message, taken)
     if message.origin is None:
         message = Message(message.role, message.parts, info.origin)
     counted = _usage(prompt, response)
-    turn.usage = turn.usage + counted
+    cost_nanos = _cost(turn, prompt, response) if attempts else None
+    turn.count(counted, cost_nanos)
     turn.rounds += 1
     calls, answers = _plan(turn, message, response.stop, concludes=concludes)
     turn.tool_calls += len(message.tool_calls)
@@ -329,6 +456,9 @@ def _understand(
             duration_ms,
             response.id,
             response.request_id,
+            prompt.tokens if attempts else None,
+            prompt.segments if attempts else (),
+            cost_nanos,
         ),
         calls=calls,
         answers=answers,
@@ -358,9 +488,17 @@ def _check_output(turn: Turn, reply: UnstoredReply) -> None:
     reply.facts = replace(reply.facts, output=check)
 
 
-def _with_own_ids(turn: Turn, message: Message) -> Message:
-    """Return the message with call ids that no other call of the session has."""
-    taken: set[str] = set()
+async def _taken_ids(turn: Turn, message: Message) -> frozenset[str]:
+    """Return those of a reply's call ids that calls have which the window does not show."""
+    window = turn.window
+    if not message.tool_calls or (window.fold is None and not window.shows_records):
+        return frozenset()
+    return await turn.kit.store.find_call_ids(turn.session_id, [call.id for call in message.tool_calls if call.id])
+
+
+def _with_own_ids(turn: Turn, message: Message, found: frozenset[str]) -> Message:
+    """Return the message with call ids that no other call of the session has; `found` are taken."""
+    taken = set(found)
     parts: list[Any] = []
     is_changed = False
     for part in message.parts:
@@ -384,6 +522,12 @@ def _plan(
     for index, part in enumerate(message.tool_calls):
         prepared = turn.tools.prepared(part.name)
         refusal = _refusal(turn, part, stop, concludes=concludes, is_over=index >= left)
+        own_key: str | None = None
+        if refusal is None and prepared is not None and prepared.definition.key is not None:
+            try:
+                own_key = prepared.call_key(prepared.parse(part.arguments).arguments or {}, turn.session_id)
+            except ToolError as error:
+                refusal = texts.no_key(part.name, error.message)
         if refusal is not None:
             answers[index] = tool_message(part.id, texts.content(refusal), is_error=True)
         open_calls.append(
@@ -395,7 +539,8 @@ def _plan(
                 part.arguments,
                 Effect.ONCE if prepared is None else prepared.definition.effect,
                 CallState.REQUESTED if refusal is None else CallState.FAILED,
-                idempotency_key(turn.session_id, turn.send_index, reply_seq, index),
+                own_key or idempotency_key(turn.session_id, turn.send_index, reply_seq, index),
+                is_keyed=own_key is not None,
             )
         )
     return tuple(open_calls), answers

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from power_loop.contracts.errors import ConfigError
+from power_loop.contracts.budgets import Budget, BudgetKey
+from power_loop.contracts.errors import ConfigError, StoreCorruptError
 from power_loop.contracts.frozen import frozen
+from power_loop.contracts.limits import SendLimits
 from power_loop.contracts.llm import OutputSchema
-from power_loop.core.turn.budget import SendLimits
+from power_loop.contracts.numbers import is_number, is_whole
 from power_loop.tools.definition_checks import portable_name
 
 
@@ -20,7 +21,7 @@ class SendOptions:
 
     `tools` names the tools that the model is offered. `system_prompt` stands in for the session's. `tool_choice` holds
     for the first model call of the send only: a forced call that came again every round would never let the model
-    answer.
+    answer. `budget` is the send's own, `payer` one above it that pays for whatever the send takes.
     """
 
     tools: tuple[str, ...] | None = None
@@ -31,6 +32,8 @@ class SendOptions:
     temperature: float | None = None
     reasoning_effort: str | None = None
     tool_choice: str | None = None
+    budget: Budget | None = None
+    payer: BudgetKey | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs as JSON."""
@@ -41,24 +44,43 @@ class SendOptions:
                 continue
             if isinstance(value, OutputSchema):
                 value = {"name": value.name, "description": value.description, "schema": value.schema}
-            elif isinstance(value, SendLimits):
+            elif isinstance(value, (SendLimits, Budget)):
                 value = value.to_json()
+            elif isinstance(value, BudgetKey):
+                value = [value.session_id, value.send_index]
             chosen[name] = value
         return chosen
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SendOptions:
-        """Return options of what `to_json` gave; what a later version may have added is passed over."""
+        """Return options of what `to_json` gave; what a later version may have added is passed over.
+
+        Raises `store.corrupt` for what it cannot have given.
+        """
         if not value:
             return _PLAIN
         chosen = {name: value[name] for name in _FIELDS if value.get(name) is not None}
-        if "tools" in chosen:
-            chosen["tools"] = tuple(chosen["tools"])
-        if "output_schema" in chosen:
-            chosen["output_schema"] = OutputSchema(**chosen["output_schema"])
-        if "limits" in chosen:
-            chosen["limits"] = SendLimits.from_json(chosen["limits"])
-        return cls(**chosen)
+        try:
+            if "tools" in chosen:
+                chosen["tools"] = tuple(chosen["tools"])
+            if "output_schema" in chosen:
+                chosen["output_schema"] = OutputSchema(**chosen["output_schema"])
+            if "limits" in chosen:
+                chosen["limits"] = SendLimits.from_json(chosen["limits"])
+            if "budget" in chosen:
+                chosen["budget"] = Budget.from_json(chosen["budget"])
+            if "payer" in chosen:
+                chosen["payer"] = BudgetKey(*chosen["payer"])
+            return check_options(cls(**chosen))
+        except (TypeError, AttributeError, ConfigError) as error:
+            raise StoreCorruptError(
+                f"the options that are stored with a send are damaged, because {error}: a new send with"
+                " heal_pending=True, or abort_pending(), goes on without it"
+            ) from error
+
+    def budget_of(self, session_id: str, send_index: int) -> BudgetKey | None:
+        """Return the budget that pays for the send which has these options: its own, or the one above it."""
+        return self.payer if self.budget is None else BudgetKey(session_id, send_index)
 
     def over(self, defaults: SendOptions) -> SendOptions:
         """Return these options with those of `defaults` where there is no choice."""
@@ -82,20 +104,28 @@ def check_options(options: SendOptions) -> SendOptions:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return is_whole(value, least=1)
 
 
 def _is_temperature(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    return is_number(value, least=0)
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _are_names(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_is_text, value))
+
+
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("tools", _are_names, "names of tools"),
+    ("output_schema", lambda value: isinstance(value.schema, Mapping), "an OutputSchema of a JSON object"),
     ("system_prompt", _is_text, "text"),
     ("limits", lambda value: isinstance(value, SendLimits), "a SendLimits"),
+    ("budget", lambda value: isinstance(value, Budget), "a Budget"),
+    ("payer", lambda value: _is_text(value.session_id) and _is_count(value.send_index), "a send's BudgetKey"),
     ("max_output_tokens", _is_count, "a whole number of at least 1"),
     ("temperature", _is_temperature, "a number of at least 0"),
     ("reasoning_effort", _is_text, "a word such as 'low'"),

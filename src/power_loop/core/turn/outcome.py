@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
+from power_loop.contracts.budgets import money_of, sum_of_costs
 from power_loop.contracts.json_schema import InvalidJson, loads_strict
 from power_loop.contracts.llm import Usage
 from power_loop.contracts.ports import SessionStore
@@ -26,7 +28,9 @@ def result_of(turn: Turn, status: SendStatus, reason: str | None = None) -> Stat
         final_text=turn.final_text,
         output=turn.output if turn.has_output else None,
         pending=tuple(pending_call(call) for call in waiting),
-        usage=turn.usage,
+        usage=turn.usage + turn.children_usage,
+        cost=_money(turn.spending().cost_nanos),
+        children_usage=turn.children_usage,
         rounds=turn.rounds,
         tool_calls=turn.tool_calls,
         request_id=turn.request_id,
@@ -49,6 +53,11 @@ async def recorded_result(store: SessionStore, send: SendRecord) -> StatefulResu
     pending: tuple[PendingCall, ...] = ()
     if send.status is SendStatus.WAITING_FOR_INPUT:
         pending = tuple(map(pending_call, await store.get_calls(send.session_id, states=(CallState.WAITING,))))
+    children_usage = Usage()
+    cost_nanos = sum_of_costs(send.cost_nanos, send.dropped_cost_nanos)
+    for one in await store.get_children_spending(send.session_id, send.index):
+        children_usage = children_usage + one.usage
+        cost_nanos = sum_of_costs(cost_nanos, one.cost_nanos)
     return StatefulResult(
         session_id=send.session_id,
         send_index=send.index,
@@ -56,7 +65,9 @@ async def recorded_result(store: SessionStore, send: SendRecord) -> StatefulResu
         final_text=text,
         output=output,
         pending=pending,
-        usage=send.usage + dropped_usage_of(send),
+        usage=send.usage + send.dropped_usage + children_usage,
+        cost=_money(cost_nanos),
+        children_usage=children_usage,
         rounds=send.rounds,
         tool_calls=send.tool_calls,
         request_id=send.request_id,
@@ -65,10 +76,8 @@ async def recorded_result(store: SessionStore, send: SendRecord) -> StatefulResu
     )
 
 
-def dropped_usage_of(send: SendRecord) -> Usage:
-    """Return what the replies cost that a hook kept out of the log."""
-    recorded: Any = (send.result or {}).get("dropped_usage")
-    return Usage(**recorded) if isinstance(recorded, dict) else Usage()
+def _money(nanos: int | None) -> Decimal | None:
+    return None if nanos is None else money_of(nanos)
 
 
 async def repeated_result(store: SessionStore, send: SendRecord) -> StatefulResult:

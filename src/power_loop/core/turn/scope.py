@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from power_loop.contracts.cancellation import CancellationToken
 from power_loop.contracts.states import SendStatus
-from power_loop.core.stray import cancellations, is_stray, take_back
+from power_loop.core.stray import EXITS, cancellations, is_stray, said, take_back
 from power_loop.core.turn.chain import end_loan, lend
 
 T = TypeVar("T")
@@ -37,8 +37,9 @@ class TookTooLong(Exception):  # noqa: N818  (what becomes of it is the caller's
     """Says that a stranger's work was cancelled because its own time was over."""
 
 
-class StrayCancellation(Exception):  # noqa: N818  (named after what it stands for)
-    """Stands for a `CancelledError` that a stranger's code raised although nobody had cancelled it."""
+class StrayExit(Exception):  # noqa: N818  (named after what it stands for)
+    """Stands for what a stranger's code raised that is no `Exception`: a `CancelledError` although nobody had cancelled
+    it, the panic of a native extension."""
 
 
 class TurnScope:
@@ -49,16 +50,34 @@ class TurnScope:
     are given.
     """
 
-    __slots__ = ("_inside", "_is_cancelled", "_on_stop", "_undo", "cause", "reason", "token")
+    __slots__ = (
+        "_inside",
+        "_is_cancelled",
+        "_is_left",
+        "_on_stop",
+        "_undo",
+        "cause",
+        "is_background",
+        "reason",
+        "token",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_background: bool = False) -> None:
         self.cause: StopCause | None = None
         self.reason = ""
+        # Nobody waits for a turn in the background: at the end of its event loop it is left as it is, to be recovered.
+        self.is_background = is_background
+        self._is_left = False
         self.token = CancellationToken()
         self._inside: asyncio.Task[Any] | None = None
         self._is_cancelled = False
         self._on_stop: Callable[[], None] | None = None
         self._undo: list[Callable[[], Any]] = []
+
+    @property
+    def is_left(self) -> bool:
+        """True once its turn is to be left as it is, for others to go on with."""
+        return self._is_left
 
     @property
     def status(self) -> SendStatus | None:
@@ -79,6 +98,12 @@ class TurnScope:
         if self._on_stop is not None:
             self._on_stop()
         self.token.cancel(self.reason)
+
+    def leave(self, reason: str) -> None:
+        """Stop the turn where it stands: its send runs on for whoever takes it up. The first cause stays."""
+        if self.cause is None:
+            self.is_background = self._is_left = True
+            self.stop(StopCause.CANCELLED, reason)
 
     def follow(self, token: CancellationToken) -> None:
         """Stop when `token` is cancelled; at once if it is already."""
@@ -105,7 +130,7 @@ class TurnScope:
 
     async def interruptible(self, work: Awaitable[T], *, within_s: float = math.inf) -> T:
         """Await a stranger's work. Raises `TurnStopped` at once when the scope is or was stopped, `TookTooLong` when
-        `within_s` seconds are over, and `StrayCancellation` for a `CancelledError` of the stranger's own."""
+        `within_s` seconds are over, and `StrayExit` for what the stranger raises that is no `Exception`."""
         if self.cause is not None:
             if asyncio.iscoroutine(work):
                 work.close()
@@ -120,17 +145,21 @@ class TurnScope:
                 if limit is not None and limit.is_over:
                     raise TookTooLong from None
                 if is_stray(before):
-                    raise StrayCancellation(f"CancelledError: {error}") from error
+                    raise StrayExit(said(error)) from error
                 # The event loop is being shut down: that ends the turn like any other cancellation.
                 self.stop_quietly()
             raise TurnStopped from None
-        except Exception as error:
+        except EXITS:
+            raise
+        except BaseException as error:
             if self.cause is not None:
                 # Whatever a stranger makes of its cancellation, the turn was stopped.
                 raise TurnStopped from error
             if limit is not None and limit.is_over:
                 raise TookTooLong from error
-            raise
+            if isinstance(error, Exception):
+                raise
+            raise StrayExit(said(error)) from error
         finally:
             end_loan(loan)
             if limit is not None:
@@ -140,11 +169,11 @@ class TurnScope:
                 self._is_cancelled = False
                 take_back(task)
 
-    async def patiently(self, work: Awaitable[T]) -> T:
+    async def patiently(self, work: Awaitable[T], *, within_s: float = math.inf) -> T:
         """Await what a stranger does about something that has happened, which no stop undoes.
 
-        Once the scope is or was stopped the work has `PATIENCE_S` left; then it is cancelled, and `TimeoutError` raised
-        in its place.
+        It has `within_s` seconds, and once the scope is or was stopped `PATIENCE_S` more at most; then it is cancelled,
+        and `TimeoutError` raised in its place.
         """
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
@@ -159,6 +188,8 @@ class TurnScope:
         def begin() -> None:
             timers.append(loop.call_later(PATIENCE_S, give_up))
 
+        if within_s < math.inf:
+            timers.append(loop.call_later(within_s, give_up))
         before, loan = cancellations(), lend()
         if self.cause is None:
             self._on_stop = begin
@@ -168,6 +199,8 @@ class TurnScope:
             return await work
         except asyncio.CancelledError:
             if is_late:
+                if self.cause is None:
+                    raise TimeoutError(f"this was cancelled because it took longer than {within_s:g} s") from None
                 raise TimeoutError(
                     f"the turn was stopped, and this was cancelled because it took longer than {PATIENCE_S:g} s then"
                 ) from None
@@ -187,7 +220,13 @@ class TurnScope:
     def stop_quietly(self) -> None:
         """Note that the turn's own task was cancelled, without cancelling it again."""
         self._inside = None
+        self._is_left = self.is_background
         self.stop(StopCause.CANCELLED, "the event loop is shutting down")
+
+    def check_left(self) -> None:
+        """Raise `CancelledError` in a turn that is left as it is."""
+        if self._is_left:
+            raise asyncio.CancelledError
 
 
 class _Limit:

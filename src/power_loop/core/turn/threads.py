@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -38,24 +39,26 @@ class _Job:
 class ThreadPool:
     """Grows to at most `MAX_THREADS` threads as blocking handlers come, and shrinks when they are gone.
 
-    The standard executor joins its threads at interpreter exit, so one handler that never returns would keep the
-    process alive.
+    Its threads end with it. The standard executor joins its threads at interpreter exit, so one handler that never
+    returns would keep the process alive.
     """
 
-    __slots__ = ("_backlog", "_idle", "_jobs", "_lock", "_threads")
+    __slots__ = ("__weakref__", "_workers")
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._threads = 0
-        # Threads that no job counts on, and jobs that count on no thread.
-        self._idle = 0
-        self._backlog = 0
+        self._workers = _Workers()
+        # The end of the process ends daemon threads by itself.
+        weakref.finalize(self, self._workers.end).atexit = False
 
     @property
     def threads(self) -> int:
         """How many threads there are."""
-        return self._threads
+        return self._workers.threads
+
+    @property
+    def idle(self) -> int:
+        """How many of them have nothing to do."""
+        return self._workers.idle
 
     async def run(self, function: Callable[[], Any]) -> Any:
         """Return what `function` returns in a thread.
@@ -63,18 +66,7 @@ class ThreadPool:
         Cancelling the wait does not end a function that runs; one that has not begun never does: `NeverBegan`.
         """
         job = _Job(function, asyncio.get_running_loop())
-        starts = False
-        with self._lock:
-            if self._idle:
-                self._idle -= 1
-            elif self._threads < MAX_THREADS:
-                self._threads += 1
-                starts = True
-            else:
-                self._backlog += 1
-        self._jobs.put(job)
-        if starts:
-            threading.Thread(target=self._work, name="power-loop-tool", daemon=True).start()
+        self._workers.take(job)
         try:
             return await job.future
         except asyncio.CancelledError as error:
@@ -82,17 +74,54 @@ class ThreadPool:
                 raise NeverBegan(*error.args) from error
             raise
 
+
+class _Workers:
+    """Is what the threads of a pool share; they do not hold the pool itself, whose end is theirs."""
+
+    __slots__ = ("_backlog", "_jobs", "_lock", "idle", "threads")
+
+    def __init__(self) -> None:
+        # None is the end.
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self.threads = 0
+        # Threads that no job counts on, and jobs that count on no thread.
+        self.idle = 0
+        self._backlog = 0
+
+    def take(self, job: _Job) -> None:
+        """Have a job run by a thread that is idle, or a new one, or the next that has time."""
+        starts = False
+        with self._lock:
+            if self.idle:
+                self.idle -= 1
+            elif self.threads < MAX_THREADS:
+                self.threads += 1
+                starts = True
+            else:
+                self._backlog += 1
+        self._jobs.put(job)
+        if starts:
+            threading.Thread(target=self._work, name="power-loop-tool", daemon=True).start()
+
+    def end(self) -> None:
+        """Let every thread go that has nothing to do. A finalizer can run anywhere, so that it takes no lock."""
+        self._jobs.put(None)
+
     def _work(self) -> None:
         while True:
             try:
                 job = self._jobs.get(timeout=IDLE_S)
             except queue.Empty:
                 with self._lock:
-                    if self._idle:
-                        self._idle -= 1
-                        self._threads -= 1
+                    if self.idle:
+                        self.idle -= 1
+                        self.threads -= 1
                         return
                 continue  # a job counts on this thread and is on its way
+            if job is None:
+                self._jobs.put(None)  # for the next thread
+                return
             if job.claim():
                 _run(job)
             del job
@@ -100,7 +129,7 @@ class ThreadPool:
                 if self._backlog:
                     self._backlog -= 1
                 else:
-                    self._idle += 1
+                    self.idle += 1
 
 
 def _run(job: _Job) -> None:

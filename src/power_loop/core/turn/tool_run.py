@@ -12,7 +12,7 @@ from power_loop.contracts.cancellation import CancellationToken
 from power_loop.contracts.errors import ToolError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.states import CallState
-from power_loop.contracts.tools import Waiting
+from power_loop.contracts.tools import InTransaction, ToolBody, ToolTransaction, Waiting
 from power_loop.core.context import texts
 from power_loop.core.turn.chain import start
 from power_loop.core.turn.threads import NeverBegan, ThreadPool
@@ -24,25 +24,46 @@ GRACE_S = 0.05
 
 @frozen
 class Outcome:
-    """Is how a call ended: its state, what it gave, and the exception that it raised if it did."""
+    """Is how a call ended: its state, what it gave, and the exception that it raised if it did.
+
+    With a `body` it is not over: that runs in the transaction which settles the call. `is_cut` marks one whose handler
+    was at work when its time was over, so that nobody knows how far it came.
+    """
 
     state: CallState
     output: Output | None = None
     waiting: Waiting | None = None
     error: BaseException | None = None
+    body: ToolBody | None = None
+    is_cut: bool = False
+
+
+def in_transaction(handler: Callable[..., Any], parameter: str) -> Callable[..., Any]:
+    """Return a handler that leaves the work of one which takes a transaction to the transaction of its call."""
+
+    async def leave(**keywords: Any) -> InTransaction:
+        async def body(tx: ToolTransaction) -> Any:
+            return await handler(**keywords, **{parameter: tx})
+
+        return InTransaction(body)
+
+    return leave
 
 
 class HandlerRun:
     """Is one run of one handler in a task of its own. `ended` gets its outcome, within moments once it was stopped.
 
-    A handler that ignores its cancellation is left behind: what it does after that has no outcome.
+    A handler that ignores its cancellation is left behind: what it does after that has no outcome. One that is held, by
+    a sub-agent which comes to rest, is waited for.
     """
 
     __slots__ = (
         "_has_begun",
         "_is_async",
+        "_is_held",
         "_keywords",
         "_loop",
+        "_point",
         "_task",
         "_token",
         "cause",
@@ -63,6 +84,8 @@ class HandlerRun:
         timeout_s: float | None,
         token: CancellationToken,
         threads: ThreadPool,
+        point: Callable[[str, str], None] | None = None,
+        is_held: Callable[[], bool] = lambda: False,
     ) -> None:
         self.handler = handler
         self.name = name
@@ -71,6 +94,8 @@ class HandlerRun:
         self.cause: str | None = None
         self._keywords = keywords
         self._has_begun = False
+        self._point = point
+        self._is_held = is_held
         self._is_async = is_async
         self._token = token
         self._loop = asyncio.get_running_loop()
@@ -88,7 +113,9 @@ class HandlerRun:
 
     def _leave(self, task: asyncio.Task[None] | None = None) -> None:
         """Settle a run that did not come to its own end: it was cancelled before its first step, or goes on."""
-        if not self.ended.done():
+        if task is None and self._is_held():
+            self._loop.call_later(GRACE_S, self._leave)
+        elif not self.ended.done():
             self._end(self._cancelled(asyncio.CancelledError(), may_still_run=task is None))
 
     def _end(self, outcome: Outcome) -> None:
@@ -112,6 +139,8 @@ class HandlerRun:
         finally:
             if timer is not None:
                 timer.cancel()
+        if isinstance(given, InTransaction):
+            return self._end(Outcome(CallState.SUCCEEDED, body=given.body))
         output = output_of(given)
         if isinstance(output, Waiting):
             return self._end(Outcome(CallState.WAITING, waiting=output))
@@ -120,6 +149,14 @@ class HandlerRun:
     async def _call(self) -> Any:
         keywords = self._keywords()
         self._has_begun = True
+        if self._point is not None:
+            self._point("effect.before", self.name)
+        given = await self._given(keywords)
+        if self._point is not None:
+            self._point("effect.after", self.name)
+        return given
+
+    async def _given(self, keywords: dict[str, Any]) -> Any:
         if self._is_async:
             return await self.handler(**keywords)
         try:
@@ -137,7 +174,7 @@ class HandlerRun:
                 text = texts.timed_out(self.name, timeout_s, may_still_run=may_still_run)
             else:
                 text = texts.never_began(self.name, timeout_s)
-            return Outcome(CallState.FAILED, error_output(text), error=TimeoutError(text))
+            return Outcome(CallState.FAILED, error_output(text), error=TimeoutError(text), is_cut=self._has_begun)
         if self.cause is None:
             return Outcome(CallState.FAILED, error_output(texts.crashed(self.name, error)), error=error)
         if not self._has_begun:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from power_loop.contracts.errors import InputError
-from power_loop.contracts.llm import LLMRequest, ToolSpec
+from power_loop.contracts.llm import LLMRequest, ModelInfo, ToolSpec
 from power_loop.contracts.messages import (
     AudioPart,
     FilePart,
@@ -22,7 +22,7 @@ from power_loop.contracts.messages import (
     ToolCallPart,
     ToolResultPart,
 )
-from power_loop.runtime.llm.attachments import anthropic_block
+from power_loop.runtime.llm.attachments import anthropic_block, media_key
 from power_loop.runtime.llm.config import LLMProviderConfig
 from power_loop.runtime.llm.encoding import encode, is_sendable, object_text, portable_name
 from power_loop.runtime.llm.known_models import UNKNOWN_MODEL
@@ -55,7 +55,8 @@ class AnthropicWire:
         facts = config.facts
         self._has_adaptive_thinking = facts.has_adaptive_thinking
         self._is_known = facts is not UNKNOWN_MODEL
-        self._memo_keys = {True: f"anthropic:{config.model}", False: f"anthropic:{config.model}:no-reasoning"}
+        head = f"anthropic:{config.model}:{media_key(self._info)}"
+        self._memo_keys = {True: head, False: f"{head}:no-reasoning"}
         self._mark = b""
         if config.prompt_cache != "off":
             mark = {"type": "ephemeral"} if config.prompt_cache == "5m" else {"type": "ephemeral", "ttl": "1h"}
@@ -199,9 +200,9 @@ class AnthropicWire:
             result = message.tool_result
             if result is None:
                 raise InputError("a tool message without a result cannot be sent: it must hold one ToolResultPart")
-            blocks = [_result_block(result)]
+            blocks = [_result_block(result, self._info)]
         else:
-            blocks = [encode(block) for block in _content_blocks(message.parts)]
+            blocks = [encode(block) for block in _content_blocks(message.parts, self._info)]
         head = _ASSISTANT_HEAD if message.role is Role.ASSISTANT else _USER_HEAD
         fragment = message.memo[key] = head + b",".join(blocks) + _END if blocks else b""
         return fragment
@@ -257,20 +258,20 @@ def _assistant_blocks(parts: Iterable[Part], is_own: bool) -> list[bytes]:
     return blocks[:complete]
 
 
-def _content_blocks(parts: Iterable[Part]) -> list[dict[str, Any]]:
+def _content_blocks(parts: Iterable[Part], info: ModelInfo) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     for part in parts:
         if isinstance(part, TextPart):
             if part.text.strip():
                 blocks.append({"type": "text", "text": part.text})
         elif isinstance(part, (ImagePart, FilePart, AudioPart)):
-            blocks.append(anthropic_block(part))
+            blocks.append(anthropic_block(part, info))
     return blocks
 
 
-def _result_block(result: ToolResultPart) -> bytes:
+def _result_block(result: ToolResultPart, info: ModelInfo) -> bytes:
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call_id}
-    content = _content_blocks(result.content)
+    content = _content_blocks(result.content, info)
     if len(content) == 1 and content[0]["type"] == "text":
         block["content"] = content[0]["text"]
     elif content:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -16,7 +15,8 @@ from urllib.parse import urlsplit
 from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import ModelInfo
-from power_loop.runtime.llm.known_models import ModelFacts, facts_of
+from power_loop.contracts.numbers import is_number, is_whole
+from power_loop.runtime.llm.known_models import UNKNOWN_MODEL, ModelFacts, facts_of
 
 Provider = Literal["openai", "anthropic"]
 CarrierChoice = Literal["auto", "lean", "sdk"]
@@ -80,6 +80,16 @@ class LLMProviderConfig:
     has_json_schema: bool | None = None
     #: Whether the model takes tools. Default True.
     has_tools: bool = True
+    #: Whether the model sees images; one that does not is told in words that there was one. Default None: what is known
+    #: of the model, yes for an unknown one.
+    has_images: bool | None = None
+    #: Whether the model hears sounds, which go over the `openai` wire only. Default None: what is known of the model,
+    #: yes for an unknown one.
+    has_audio: bool | None = None
+    #: Whether the endpoint takes PDF files as they are; one that does not gets their text. Default None: yes at the
+    #: provider's own endpoint and for Claude models behind any `anthropic` one, unless the model is known for taking
+    #: none.
+    has_pdf: bool | None = None
     #: How reasoning text of compatible servers goes back to them: in the `field` it came in (default), in `<think>`
     #: `tags`, or `never`.
     send_back: SendBack = "field"
@@ -121,9 +131,9 @@ class LLMProviderConfig:
             value = getattr(self, name)
             if value not in choices and not (value is None and name == "tail_role"):
                 raise ConfigError(f"{name} is {value!r}: give one of {', '.join(map(repr, choices))}")
-        for name in ("has_tools", "has_json_schema"):
+        for name in ("has_tools", "has_json_schema", "has_images", "has_audio", "has_pdf"):
             value = getattr(self, name)
-            if not isinstance(value, bool) and not (value is None and name == "has_json_schema"):
+            if not isinstance(value, bool) and not (value is None and name != "has_tools"):
                 raise ConfigError(f"{name} is {value!r}: give True or False")
 
     def _check_texts(self) -> None:
@@ -137,16 +147,16 @@ class LLMProviderConfig:
     def _check_numbers(self) -> None:
         for name in ("timeout_s", "connect_timeout_s", "idle_timeout_s"):
             value = getattr(self, name)
-            if not _is_number(value) or value <= 0:
+            if not is_number(value, above=0):
                 raise ConfigError(f"{name} is {value!r}: give a number of seconds above zero")
         for name in ("max_output_tokens", "context_window_tokens", "max_reply_bytes", "thinking_budget_tokens"):
             value = getattr(self, name)
-            if (value is None and name != "max_reply_bytes") or (type(value) is int and value >= 1):
+            if (value is None and name != "max_reply_bytes") or is_whole(value, least=1):
                 continue
             raise ConfigError(f"{name} is {value!r}: give a whole number above zero")
         if self.thinking_budget_tokens is not None and self.thinking_budget_tokens < 1024:
             raise ConfigError(f"thinking_budget_tokens is {self.thinking_budget_tokens!r}: give at least 1024")
-        if self.temperature is not None and not (_is_number(self.temperature) and self.temperature >= 0):
+        if self.temperature is not None and not is_number(self.temperature, least=0):
             raise ConfigError(f"temperature is {self.temperature!r}: give a number from zero up, or None")
 
     @property
@@ -184,7 +194,17 @@ class LLMProviderConfig:
             has_json_schema=schema,
             has_tools=self.has_tools,
             schema_dialect=self.provider,
+            has_images=facts.has_images if self.has_images is None else self.has_images,
+            has_audio=self.provider == "openai" and (facts.has_audio if self.has_audio is None else self.has_audio),
+            has_pdf=self._takes_pdf(facts) if self.has_pdf is None else self.has_pdf,
         )
+
+    def _takes_pdf(self, facts: ModelFacts) -> bool:
+        # At the provider's own endpoint a model that is not known is a newer one. Elsewhere, a compatible Chat
+        # Completions refuses `file` parts more often than not, and text is read by every model.
+        if self.is_first_party:
+            return facts is UNKNOWN_MODEL or facts.has_pdf
+        return self.provider == "anthropic" and facts.has_pdf
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -194,10 +214,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "prompt_cache": get_args(PromptCache),
     "tail_role": get_args(TailRole),
 }
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _checked_headers(headers: Any) -> dict[str, str]:

@@ -14,6 +14,7 @@ class ModelFacts:
     `context_window_tokens` and `max_output_tokens` are in tokens. `has_json_schema` tells whether an output schema is
     taken natively, `is_reasoning` that sampling parameters are refused and `max_completion_tokens` is the name of the
     cap, `has_adaptive_thinking` that an Anthropic model takes an effort instead of a budget of thinking tokens.
+    `has_images`, `has_audio` and `has_pdf` tell which media the model takes at an endpoint that carries them.
     """
 
     context_window_tokens: int
@@ -21,40 +22,57 @@ class ModelFacts:
     has_json_schema: bool = False
     is_reasoning: bool = False
     has_adaptive_thinking: bool = False
+    has_images: bool = True
+    has_audio: bool = True
+    has_pdf: bool = False
 
 
 # A model that no row knows is taken for a small one: folding too early costs a little, folding too late costs the turn.
 UNKNOWN_MODEL = ModelFacts(context_window_tokens=32_768, max_output_tokens=4_096)
 
+
+def _sees(context_window_tokens: int, max_output_tokens: int, **facts: bool) -> ModelFacts:
+    """Return the facts of a model that takes images and PDF files."""
+    return ModelFacts(context_window_tokens, max_output_tokens, has_audio=False, has_pdf=True, **facts)
+
+
+def _reads(context_window_tokens: int, max_output_tokens: int, **facts: bool) -> ModelFacts:
+    """Return the facts of a model that takes nothing but text."""
+    return ModelFacts(context_window_tokens, max_output_tokens, has_images=False, has_audio=False, **facts)
+
+
 # A word of the family's name, what its names look like (None: the word begins them), and what is known. The first row
 # that fits wins. The word is looked for first, so that a pattern is compiled only for a model that may need it.
 _FAMILIES: tuple[tuple[str, str | None, ModelFacts], ...] = (
     # OpenAI
-    ("gpt-5", r"gpt-5[\w.]*-chat", ModelFacts(128_000, 16_384, has_json_schema=True)),
-    ("gpt-5", None, ModelFacts(400_000, 128_000, has_json_schema=True, is_reasoning=True)),
-    ("gpt-4.1", None, ModelFacts(1_047_576, 32_768, has_json_schema=True)),
-    ("gpt-4o", None, ModelFacts(128_000, 16_384, has_json_schema=True)),
-    ("gpt-4-turbo", None, ModelFacts(128_000, 4_096)),
-    ("gpt-4", None, ModelFacts(8_192, 4_096)),
-    ("gpt-3.5", None, ModelFacts(16_385, 4_096)),
-    ("gpt-oss", None, ModelFacts(131_072, 32_768)),
-    ("o1-", r"o1-(mini|preview)", ModelFacts(128_000, 32_768, is_reasoning=True)),
-    ("o", r"o[134]\b", ModelFacts(200_000, 100_000, has_json_schema=True, is_reasoning=True)),
+    ("gpt-5", r"gpt-5[\w.]*-chat", _sees(128_000, 16_384, has_json_schema=True)),
+    ("gpt-5", None, _sees(400_000, 128_000, has_json_schema=True, is_reasoning=True)),
+    ("gpt-4.1", None, _sees(1_047_576, 32_768, has_json_schema=True)),
+    ("audio", r"gpt-(4o(-mini)?-)?audio", ModelFacts(128_000, 16_384, has_images=False)),
+    ("gpt-4o", None, _sees(128_000, 16_384, has_json_schema=True)),
+    ("gpt-4-turbo", None, ModelFacts(128_000, 4_096, has_audio=False)),
+    ("gpt-4", None, _reads(8_192, 4_096)),
+    ("gpt-3.5", None, _reads(16_385, 4_096)),
+    ("gpt-oss", None, _reads(131_072, 32_768)),
+    ("o1-", r"o1-(mini|preview)", _reads(128_000, 32_768, is_reasoning=True)),
+    ("o3-mini", None, _reads(200_000, 100_000, has_json_schema=True, is_reasoning=True)),
+    ("o", r"o[134]\b", _sees(200_000, 100_000, has_json_schema=True, is_reasoning=True)),
     # Anthropic
     (
         "claude",
         r"claude-(opus|sonnet)-4-[6-9]|claude-[a-z]+-[5-9]",
-        ModelFacts(200_000, 64_000, has_json_schema=True, has_adaptive_thinking=True),
+        _sees(200_000, 64_000, has_json_schema=True, has_adaptive_thinking=True),
     ),
-    ("claude", r"claude-(opus|sonnet|haiku)-4-5", ModelFacts(200_000, 64_000, has_json_schema=True)),
-    ("claude-opus-4-1", None, ModelFacts(200_000, 32_000, has_json_schema=True)),
-    ("claude-opus-4", None, ModelFacts(200_000, 32_000)),
-    ("claude-sonnet-4", None, ModelFacts(200_000, 64_000)),
-    ("claude-3-7", None, ModelFacts(200_000, 64_000)),
-    ("claude-3-5", None, ModelFacts(200_000, 8_192)),
-    ("claude-3", None, ModelFacts(200_000, 4_096)),
-    ("claude", None, ModelFacts(200_000, 8_192)),
+    ("claude", r"claude-(opus|sonnet|haiku)-4-5", _sees(200_000, 64_000, has_json_schema=True)),
+    ("claude-opus-4-1", None, _sees(200_000, 32_000, has_json_schema=True)),
+    ("claude-opus-4", None, _sees(200_000, 32_000)),
+    ("claude-sonnet-4", None, _sees(200_000, 64_000)),
+    ("claude-3-7", None, _sees(200_000, 64_000)),
+    ("claude-3-5", None, _sees(200_000, 8_192)),
+    ("claude-3", None, _sees(200_000, 4_096)),
+    ("claude", None, _sees(200_000, 8_192)),
     # Open and compatible ones
+    ("deepseek", r"deepseek-(chat|reasoner|coder|v\d|r\d)", _reads(128_000, 8_192)),
     ("deepseek", None, ModelFacts(128_000, 8_192)),
     ("kimi-k2", None, ModelFacts(128_000, 16_384)),
     ("moonshot", None, ModelFacts(128_000, 16_384)),
@@ -67,7 +85,7 @@ _FAMILIES: tuple[tuple[str, str | None, ModelFacts], ...] = (
     ("magistral", None, ModelFacts(128_000, 8_192)),
     ("devstral", None, ModelFacts(128_000, 8_192)),
     ("llama", r"llama-?(3\.[1-9]|4)", ModelFacts(128_000, 8_192)),
-    ("smollm2", None, ModelFacts(8_192, 1_024)),
+    ("smollm2", None, _reads(8_192, 1_024)),
 )
 # What may stand before a family's name: nothing, a path of the vendor, or the vendor's dotted prefix.
 _BEFORE_NAME = frozenset("/.:@")

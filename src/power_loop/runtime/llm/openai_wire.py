@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from power_loop.contracts.errors import InputError
-from power_loop.contracts.llm import LLMRequest, OutputSchema, ToolSpec
+from power_loop.contracts.llm import LLMRequest, ModelInfo, OutputSchema, ToolSpec
 from power_loop.contracts.messages import (
     AudioPart,
     FilePart,
@@ -20,7 +20,7 @@ from power_loop.contracts.messages import (
     TextPart,
     ToolCallPart,
 )
-from power_loop.runtime.llm.attachments import openai_part
+from power_loop.runtime.llm.attachments import media_key, openai_part
 from power_loop.runtime.llm.config import LLMProviderConfig, SendBack
 from power_loop.runtime.llm.encoding import encode, object_text, portable_name
 
@@ -42,8 +42,11 @@ class OpenAIWire:
     def __init__(self, config: LLMProviderConfig) -> None:
         facts = config.facts
         self._config = config
-        self._origin = config.info.origin
-        self._has_json_schema = config.info.has_json_schema
+        self._info = config.info
+        self._origin = self._info.origin
+        self._has_json_schema = self._info.has_json_schema
+        # What is encoded depends on what the model takes, which a config may say of the same model in two ways.
+        self._memo_head = f"openai:{config.model}:{media_key(self._info)}"
         self._is_reasoning = facts.is_reasoning
         self._cap_field = "max_completion_tokens" if facts.is_reasoning or config.is_first_party else "max_tokens"
         # OpenAI itself takes neighbours of one role; the chat templates of other servers may refuse them.
@@ -106,7 +109,7 @@ class OpenAIWire:
     # --- messages ---
 
     def _messages(self, request: LLMRequest, send_back: SendBack) -> list[bytes]:
-        key = f"openai:{self._config.model}:{send_back}"
+        key = f"{self._memo_head}:{send_back}"
         messages = request.messages
         fragments: list[Any] = [message.memo.get(key) for message in messages]
         if None in fragments:
@@ -129,11 +132,11 @@ class OpenAIWire:
 
     def _encoded(self, message: Message, key: str, send_back: SendBack) -> bytes | _WithMedia:
         if message.role is Role.USER:
-            fragment: bytes | _WithMedia = _user_fragment(message)
+            fragment: bytes | _WithMedia = _user_fragment(message, self._info)
         elif message.role is Role.ASSISTANT:
             fragment = self._assistant_fragment(message, send_back)
         else:
-            fragment = _tool_message_fragment(message)
+            fragment = _tool_message_fragment(message, self._info)
         message.memo[key] = fragment
         return fragment
 
@@ -243,14 +246,14 @@ def _tool_fragment(tool: ToolSpec) -> bytes:
     return fragment
 
 
-def _user_fragment(message: Message) -> bytes:
+def _user_fragment(message: Message, info: ModelInfo) -> bytes:
     parts: list[dict[str, Any]] = []
     for part in message.parts:
         if isinstance(part, TextPart):
             if part.text:
                 parts.append({"type": "text", "text": part.text})
         elif isinstance(part, (ImagePart, FilePart, AudioPart)):
-            parts.append(openai_part(part))
+            parts.append(openai_part(part, info))
     if not parts:
         return b""
     if len(parts) == 1 and parts[0]["type"] == "text":
@@ -259,7 +262,7 @@ def _user_fragment(message: Message) -> bytes:
     return encode({"role": "user", "content": parts})
 
 
-def _tool_message_fragment(message: Message) -> bytes | _WithMedia:
+def _tool_message_fragment(message: Message, info: ModelInfo) -> bytes | _WithMedia:
     result = message.tool_result
     if result is None:
         raise InputError("a tool message without a result cannot be sent: it must hold one ToolResultPart")
@@ -268,7 +271,7 @@ def _tool_message_fragment(message: Message) -> bytes | _WithMedia:
         if isinstance(part, TextPart):
             texts.append(part.text)
         else:
-            media.append(openai_part(part))
+            media.append(openai_part(part, info))
     text = "\n".join(text for text in texts if text)
     if media and not text:
         text = "(the result is attached below)"

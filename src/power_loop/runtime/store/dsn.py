@@ -11,15 +11,17 @@ from urllib.parse import unquote
 
 from power_loop.contracts.errors import InvalidDsnError
 from power_loop.contracts.frozen import frozen
+from power_loop.runtime.store.server_dsn import SERVER_SCHEMES, ServerDsn, parse_server_dsn
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
-_SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+_SCHEMES = ("sqlite", *SERVER_SCHEMES)
 _MEMORY = ":memory:"
 _SYNCHRONOUS = ("off", "normal", "full", "extra")
 _PARAMETERS = ("synchronous", "busy_timeout_s")
 _MAX_BUSY_TIMEOUT_S = 3600.0
 _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
-_FORMS = "app.db, /data/app.db, sqlite:///app.db, sqlite:////data/app.db or :memory:"
+_FILES = "app.db, /data/app.db, sqlite:///app.db, sqlite:////data/app.db or :memory:"
+_FORMS = f"{_FILES}, or postgresql://user:password@host/database or mysql://user:password@host/database"
 
 
 @frozen
@@ -35,7 +37,7 @@ class SqliteDsn:
     busy_timeout_s: float = 10.0
 
 
-def parse_dsn(dsn: str | os.PathLike[str]) -> SqliteDsn:
+def parse_dsn(dsn: str | os.PathLike[str]) -> SqliteDsn | ServerDsn:
     """Return what a DSN names. Raises `store.invalid_dsn`, whose message never holds a password."""
     if isinstance(dsn, os.PathLike):
         return SqliteDsn(_checked_path(os.fspath(dsn), repr(dsn)))
@@ -51,6 +53,8 @@ def parse_dsn(dsn: str | os.PathLike[str]) -> SqliteDsn:
             raise InvalidDsnError(f"dsn looks like a URL but names no database as one does: give {_FORMS}")
         return _sqlite(_checked_path(text, repr(text)), query)
     scheme, rest = found[1].lower(), text[found.end() :]
+    if scheme in SERVER_SCHEMES and rest.startswith("//"):
+        return parse_server_dsn(scheme, dsn[found.end() :])
     if scheme != "sqlite" or not rest.startswith("//"):
         _refuse(scheme, rest)
     # Between // and the next / a URL has a host, which may carry a password.
@@ -67,12 +71,12 @@ def parse_dsn(dsn: str | os.PathLike[str]) -> SqliteDsn:
 
 
 def _refuse(scheme: str, rest: str) -> NoReturn:
-    if scheme in ("postgresql", "postgres", "mysql", "mariadb") and rest.startswith("//"):
-        raise InvalidDsnError(f"this version of power-loop has no {scheme} backend, only SQLite: give {_FORMS}")
+    if scheme in SERVER_SCHEMES:
+        raise InvalidDsnError(f"a DSN of a server has two slashes: {scheme}://user:password@host/database")
     if scheme == "sqlite":
-        raise InvalidDsnError(f"a SQLite DSN begins with sqlite:/// : give {_FORMS}")
+        raise InvalidDsnError(f"a SQLite DSN begins with sqlite:/// : give {_FILES}")
     if scheme == "file":
-        raise InvalidDsnError(f"SQLite's file: URIs are not taken, because they can switch locking off: give {_FORMS}")
+        raise InvalidDsnError(f"SQLite's file: URIs are not taken, because they can switch locking off: give {_FILES}")
     close = difflib.get_close_matches(scheme, _SCHEMES, n=1)
     hint = f"did you mean {close[0]}://? Otherwise " if close else ""
     raise InvalidDsnError(

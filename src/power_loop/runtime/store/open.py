@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from power_loop.contracts.clock import Clock, SystemClock
+from power_loop.contracts.clock import Clock
 from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.states import SchemaPolicy
 from power_loop.runtime.store.dsn import SqliteDsn, parse_dsn
+from power_loop.runtime.store.server_dsn import ServerDsn
 from power_loop.runtime.store.sql.dialect import Renderer
-from power_loop.runtime.store.sql.provision import provision
+from power_loop.runtime.store.sql.mysql import MysqlDriver
+from power_loop.runtime.store.sql.postgres import PostgresDriver
+from power_loop.runtime.store.sql.provision import mending_ddl, provision
+from power_loop.runtime.store.sql.server import ServerDatabase
+from power_loop.runtime.store.sql.server_link import Driver
 from power_loop.runtime.store.sql.sqlite import SqliteDatabase
 from power_loop.runtime.store.sql.sqlite_connection import SqliteFile
 from power_loop.runtime.store.store import Rooms, SqlSessionStore
@@ -21,7 +27,8 @@ from power_loop.runtime.store.store import Rooms, SqlSessionStore
 #: loop a request leaves such gaps, and opening takes longer than a request's own work.
 LINGER_S = 5.0
 
-_Key = tuple[str, str, float]
+_Key = tuple[str, str, float] | ServerDsn
+_Opened = SqliteDatabase | ServerDatabase
 
 _OPEN: dict[_Key, _SharedDatabase] = {}
 _LOCK = threading.Lock()
@@ -34,26 +41,40 @@ async def open_store(
     schema: SchemaPolicy | str = SchemaPolicy.AUTO_CREATE,
     clock: Clock | None = None,
 ) -> SqlSessionStore:
-    """Return a handle on the store behind a DSN, such as `app.db`; cheap where the process has it open already.
+    """Return a handle on the store behind a DSN, such as `app.db` or `postgresql://user:password@host/database`; cheap
+    where the process has it open already.
 
     The database closes when the last handle's `aclose()` was called, or soon after the last one was forgotten. Every
-    `:memory:` is a database of its own. Raises `config.invalid`, `store.invalid_dsn`, `store.invalid_table_prefix`,
-    `store.not_a_database`, `store.read_only`, `store.schema_newer`, `store.schema`, `store.unavailable`.
+    `:memory:` is a database of its own. Raises `config.invalid`, `config.missing_extra`, `store.invalid_dsn`,
+    `store.invalid_table_prefix`, `store.not_a_database`, `store.read_only`, `store.refused`, `store.schema_newer`,
+    `store.schema`, `store.unavailable`.
     """
-    clock = clock or SystemClock()
     policy = schema_policy_of(schema)
     shared = _share(parse_dsn(dsn))
+    clock = clock or shared.database.clock
     store: SqlSessionStore | None = None
     try:
         rooms = shared.rooms(table_prefix)
         store = shared.handle(rooms, clock)
         if not shared.is_provisioned(rooms, policy):
-            await provision(rooms.database, rooms.render, policy, clock)
+            await provision(rooms.database, rooms.render, policy)
             shared.note_provisioned(rooms, policy)
     except BaseException:
         await (shared.give_back() if store is None else store.aclose())
         raise
     return store
+
+
+async def missing_ddl(dsn: str | os.PathLike[str], *, table_prefix: str = "pl_") -> str:
+    """Return the script that makes good what a database lacks, its views as well; it changes nothing.
+
+    Empty if it lacks nothing. Raises what `open_store` raises, but for `store.schema`.
+    """
+    shared = _share(parse_dsn(dsn))
+    try:
+        return await mending_ddl(shared.database, shared.rooms(table_prefix).render)
+    finally:
+        await shared.give_back()
 
 
 def schema_policy_of(schema: SchemaPolicy | str) -> SchemaPolicy:
@@ -68,7 +89,7 @@ def schema_policy_of(schema: SchemaPolicy | str) -> SchemaPolicy:
 class _SharedDatabase:
     """Is an open database and the count of those who use it."""
 
-    def __init__(self, key: _Key | None, database: SqliteDatabase) -> None:
+    def __init__(self, key: _Key | None, database: _Opened) -> None:
         self.database = database
         # None for a database that is not to be found by others.
         self._key = key
@@ -174,21 +195,31 @@ class _Use:
             await self._shared.give_back()
 
 
-def _share(dsn: SqliteDsn) -> _SharedDatabase:
+def _share(dsn: SqliteDsn | ServerDsn) -> _SharedDatabase:
     """Return the open database of a DSN, with one more user."""
+    if isinstance(dsn, ServerDsn):
+        return _share_as(dsn, lambda: ServerDatabase(dsn, _driver(dsn)))
     if dsn.path is None:
         private = _SharedDatabase(None, _database(None, dsn))
         private.add_user()
         return private
     path = os.path.realpath(dsn.path)
-    key = (path, dsn.synchronous, dsn.busy_timeout_s)
+    return _share_as((path, dsn.synchronous, dsn.busy_timeout_s), lambda: _database(path, dsn))
+
+
+def _share_as(key: _Key, make: Callable[[], _Opened]) -> _SharedDatabase:
+    """Return the open database of a key, or the one that `make` makes, with one more user."""
     with _LOCK:
         shared = _OPEN.get(key)
         # A file that was deleted or replaced is not served from the open one: what is written there would be lost.
         if shared is None or shared.database.is_stale:
-            shared = _OPEN[key] = _SharedDatabase(key, _database(path, dsn))
+            shared = _OPEN[key] = _SharedDatabase(key, make())
         shared.add_user()
         return shared
+
+
+def _driver(dsn: ServerDsn) -> Driver:
+    return PostgresDriver(dsn) if dsn.kind == "postgresql" else MysqlDriver(dsn)
 
 
 def _database(path: str | None, dsn: SqliteDsn) -> SqliteDatabase:

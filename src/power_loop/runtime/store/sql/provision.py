@@ -1,132 +1,261 @@
-"""Makes the tables of a database, or tells exactly what they lack."""
+"""Makes the tables of a database, brings older ones up to date, or tells exactly what they lack."""
 
 from __future__ import annotations
 
-from power_loop.contracts.clock import Clock
-from power_loop.contracts.errors import StoreNewerError, StoreSchemaError
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from power_loop.contracts.errors import StoreError, StoreSchemaError, StoreUnavailableError
 from power_loop.contracts.states import SchemaPolicy
-from power_loop.runtime.store.sql.database import Database, Transaction
+from power_loop.runtime.store.sql.database import Body, Database, Transaction
 from power_loop.runtime.store.sql.dialect import Dialect, Renderer
+from power_loop.runtime.store.sql.migrations import (
+    BEGUN,
+    NOTHING,
+    SCHEMA_VERSION,
+    VERSIONS,
+    Found,
+    gaps,
+    look,
+    note_end,
+    note_version,
+    refuse_newer,
+    wrong_types,
+)
 from power_loop.runtime.store.sql.tables import SCHEMA_MIGRATIONS, TABLES
+from power_loop.runtime.store.sql.views import VIEWS, view_statements
 
-#: The version of the tables as `tables.py` has them; a step from version N to N+1 has its statements here.
-SCHEMA_VERSION = 1
-_NAME = "create tables"
+_log = logging.getLogger("power_loop")
+
+# How long a process waits for another one that makes or migrates tables, in seconds.
+_LOCK_WAIT_S = 1800.0
 
 
-async def provision(database: Database, render: Renderer, policy: SchemaPolicy, clock: Clock) -> None:
+async def provision(database: Database, render: Renderer, policy: SchemaPolicy) -> None:
     """Open a database and see to its tables as `policy` says.
 
     Raises `store.schema_newer` before anything is changed, and with `VERIFY` `store.schema`, whose `ddl` makes good
-    what is missing. Many processes may do this at the same time.
+    what is missing. Many processes may do this at the same time: one of them works, the others wait.
     """
     if not await database.open(create=policy is SchemaPolicy.AUTO_CREATE):
-        raise _lacking(["the database"], complete_ddl(render.dialect, render.prefix, applied_at_ms=clock.now_ms()))
-
-    async def look(tx: Transaction) -> tuple[int, list[str], str]:
-        version = await _version(tx, render)
-        if version is not None and version > SCHEMA_VERSION:
-            raise StoreNewerError(
-                f"the tables {render.prefix!r}* have version {version}, this power-loop knows {SCHEMA_VERSION}:"
-                " upgrade power-loop, nothing was changed",
-                found=version,
-                known=SCHEMA_VERSION,
-            )
-        missing, ddl = await _missing(tx, render, version, clock.now_ms())
-        return version or 0, missing, ddl
-
-    version, missing, ddl = await database.read(look)
-    if missing and (policy is SchemaPolicy.VERIFY or version):
-        raise _lacking(missing, ddl)
-    if version == SCHEMA_VERSION:
-        return
-
-    async def create(tx: Transaction) -> None:
-        # Another process may have been quicker while this one waited for the lock.
-        if await _version(tx, render) is None:
-            taken = [table.name for table in TABLES if render.prefix + table.name in await _columns(tx, render)]
-            if taken:
-                raise StoreSchemaError(
-                    f"the database has tables {render.prefix}{{{', '.join(taken)}}} that are not power-loop's, or only"
-                    " a part of its own: choose another table_prefix, or run the statements in this error's `ddl`",
-                    ddl=ddl,
-                )
-            for statement in _statements(render.dialect, render.prefix, applied_at_ms=clock.now_ms()):
-                await tx.execute(statement)
-
-    await database.write("provision", create)
+        raise _lacking(["the database"], complete_ddl(render.dialect, render.prefix))
+    found = await _find(database, render)
+    is_stale = False
+    if policy is SchemaPolicy.AUTO_CREATE:
+        if _is_behind(found) and found.views & _views(render):
+            await _drop_views(database, render)
+        while found.version != SCHEMA_VERSION:
+            is_stale = True
+            found = await _advance(database, render)
+    missing = _missing(found, render)
+    if missing:
+        raise _lacking(missing, _mending_ddl(found, render))
+    if policy is SchemaPolicy.AUTO_CREATE and (is_stale or not found.views.issuperset(_views(render))):
+        await _make_views(database, render, is_stale=is_stale)
 
 
-def complete_ddl(dialect: Dialect, prefix: str, *, applied_at_ms: int) -> str:
-    """Return the script that makes all tables and notes their version."""
-    return _script(_statements(dialect, prefix, applied_at_ms=applied_at_ms))
+async def mending_ddl(database: Database, render: Renderer) -> str:
+    """Return the script that makes good what a database lacks, the views as well; nothing is changed."""
+    is_there = await database.open(create=False)
+    return _mending_ddl(await _find(database, render) if is_there else NOTHING, render)
 
 
-def _statements(dialect: Dialect, prefix: str, *, applied_at_ms: int) -> list[str]:
-    statements = []
-    for table in TABLES:
-        statements.append(dialect.create_table(table, prefix + table.name))
-        statements += [dialect.create_index(index, prefix + index.name, prefix + table.name) for index in table.indexes]
-    statements.append(_note_version(prefix, applied_at_ms))
-    return statements
+def complete_ddl(dialect: Dialect, prefix: str) -> str:
+    """Return the script that makes all tables and views and notes their version."""
+    return _mending_ddl(NOTHING, Renderer(dialect, prefix))
 
 
-def _note_version(prefix: str, applied_at_ms: int) -> str:
-    return (
-        f"INSERT INTO {prefix}{SCHEMA_MIGRATIONS.name} (version, name, applied_at_ms)"
-        f" VALUES ({SCHEMA_VERSION}, '{_NAME}', {applied_at_ms})"
+async def _find(database: Database, render: Renderer) -> Found:
+    async def body(tx: Transaction) -> Found:
+        return await look(tx, render)
+
+    found = await database.read(body)
+    refuse_newer(found.version, render.prefix)
+    return found
+
+
+async def _advance(database: Database, render: Renderer) -> Found:
+    """Make the tables, or go from one version to the next, in one transaction; return what stands there then."""
+
+    async def body(tx: Transaction) -> Found:
+        async with _alone(tx, render):
+            # Another process may have been quicker while this one waited.
+            found = await look(tx, render)
+            refuse_newer(found.version, render.prefix)
+            if found.version is None or found.version == BEGUN:
+                await _create(_Ddl(database, tx), render, found)
+            elif found.version < SCHEMA_VERSION:
+                await _migrate(_Ddl(database, tx), render, found)
+            return await look(tx, render)
+
+    return await database.write("provision", body)
+
+
+async def _create(ddl: _Ddl, render: Renderer, found: Found) -> None:
+    """Make all tables, or those that are missing where a process died that had begun to."""
+    if found.version is None:
+        _refuse_foreign(found, render)
+        first, *_ = gaps(found, render)
+        if first.name == f"table {render.prefix}{SCHEMA_MIGRATIONS.name}":
+            await ddl.run(first.statement)
+        await ddl.run(note_version(render, BEGUN, "create tables"))
+        found = await look(ddl.tx, render)
+    for gap in gaps(found, render):
+        await ddl.run(gap.statement)
+    await ddl.run(note_end(render))
+
+
+async def _migrate(ddl: _Ddl, render: Renderer, found: Found) -> None:
+    """Go to the next version. Whatever of it is there already, because a process died over it, stays as it is."""
+    assert found.version is not None
+    target = found.version + 1
+    lost = gaps(found, render, found.version)
+    if lost:
+        raise _lacking([gap.name for gap in lost], _mending_ddl(found, render))
+    _log.warning(
+        "migrating the tables %s* from version %d to %d (%s): with large tables that takes a while, and other"
+        " processes that open this database wait for it",
+        render.prefix,
+        found.version,
+        target,
+        VERSIONS[target],
     )
+    for gap in gaps(found, render, target):
+        await ddl.run(gap.statement)
+    await ddl.run(note_version(render, target, VERSIONS[target]))
 
 
-def _script(statements: list[str]) -> str:
-    return "".join(f"{statement};\n" for statement in statements)
+async def _drop_views(database: Database, render: Renderer) -> None:
+    """Take the views of an older version away before anything else: where the process dies later on, the next one sees
+    that they are missing, and could not see that they are old."""
+
+    async def body(tx: Transaction) -> None:
+        async with _alone(tx, render):
+            found = await look(tx, render)
+            # Another process may have made those of this version meanwhile.
+            for view in sorted(found.views & _views(render)) if _is_behind(found) else ():
+                await _Ddl(database, tx).run(f"DROP VIEW IF EXISTS {view}")
+
+    await _try(database, body, render, is_stale=True)
+
+
+async def _make_views(database: Database, render: Renderer, *, is_stale: bool) -> None:
+    """Make the views."""
+
+    async def body(tx: Transaction) -> None:
+        async with _alone(tx, render):
+            there = (await look(tx, render)).views
+            for statement in view_statements(render.dialect, render.prefix, there=there, is_stale=is_stale):
+                await _Ddl(database, tx).run(statement)
+
+    await _try(database, body, render, is_stale=is_stale)
+
+
+async def _try(database: Database, body: Body[None], render: Renderer, *, is_stale: bool) -> None:
+    """Do something to the views; where this user may not, go on without it and say so."""
+    try:
+        await database.write("provision", body)
+    except StoreError as error:
+        _log.log(
+            logging.WARNING if is_stale else logging.INFO,
+            "the views %sv_* for people who look with SQL were not made, everything else works: %s;"
+            " `power-loop ddl --missing` prints them for a user who may make them",
+            render.prefix,
+            error,
+        )
+
+
+class _Ddl:
+    """Runs the statements that make tables, between two points where a test may end the process."""
+
+    def __init__(self, database: Database, tx: Transaction) -> None:
+        self.tx = tx
+        self._database = database
+
+    async def run(self, statement: str) -> None:
+        """Run a statement."""
+        self._tell("ddl.before", statement)
+        await self.tx.execute(statement)
+        self._tell("ddl.after", statement)
+
+    def _tell(self, point: str, statement: str) -> None:
+        if self._database.on_point is not None:
+            self._database.on_point(point, statement)
+
+
+@contextlib.asynccontextmanager
+async def _alone(tx: Transaction, render: Renderer) -> AsyncIterator[None]:
+    """Let nobody else make the tables of this prefix, as long as the block runs or the transaction does."""
+    *settings, ask = render.dialect.schema_lock(render.prefix) or (None,)
+    for statement in settings:
+        await tx.execute(str(statement))
+    end_s = time.monotonic() + _LOCK_WAIT_S
+    while ask is not None and (await tx.query(ask))[0][0] != 1:
+        if time.monotonic() > end_s:
+            raise StoreUnavailableError(
+                f"another process has been making or migrating the tables {render.prefix}* for {_LOCK_WAIT_S:.0f} s:"
+                " see whether it still works, then open the store again"
+            )
+    try:
+        yield
+    finally:
+        unlock = render.dialect.schema_unlock(render.prefix)
+        if unlock is not None:
+            await tx.query(unlock)
+
+
+def _refuse_foreign(found: Found, render: Renderer) -> None:
+    """Refuse what has our names and is somebody else's, or a part of ours; a view of ours is replaced later."""
+    tables = {render.prefix + table.name for table in TABLES}
+    taken = sorted((tables | _views(render)) & found.columns.keys() | tables & found.views)
+    first = render.prefix + SCHEMA_MIGRATIONS.name
+    ours = {column.name for column in SCHEMA_MIGRATIONS.columns}
+    # A process that died right after its first statement leaves exactly this.
+    if taken and not (taken == [first] and found.columns[first].keys() == ours):
+        raise StoreSchemaError(
+            f"the database has {', '.join(taken)}, which are not power-loop's or not of this prefix, or only a"
+            " part of its own: choose another table_prefix, or run the statements in this error's `ddl`",
+            ddl=_mending_ddl(found, render),
+        )
+
+
+def _is_behind(found: Found) -> bool:
+    return found.version is not None and BEGUN < found.version < SCHEMA_VERSION
+
+
+def _views(render: Renderer) -> set[str]:
+    return {render.prefix + view for view in VIEWS}
+
+
+def _missing(found: Found, render: Renderer) -> list[str]:
+    """Return by name what keeps power-loop from working with a database."""
+    missing = [gap.name for gap in gaps(found, render)] + wrong_types(found, render)
+    if found.version != SCHEMA_VERSION:
+        missing.append(f"version {SCHEMA_VERSION} in {render.prefix}{SCHEMA_MIGRATIONS.name}")
+    return missing
+
+
+def _mending_ddl(found: Found, render: Renderer) -> str:
+    """Return the script that makes good what is missing, the views last: who may not make them has done all else."""
+    comments = "".join(f"-- {wrong}: no statement mends that\n" for wrong in wrong_types(found, render))
+    statements = [gap.statement for gap in gaps(found, render)]
+    if found.version is None:
+        statements.append(note_version(render, SCHEMA_VERSION, "create tables"))
+    elif found.version == BEGUN:
+        statements.append(note_end(render))
+    else:
+        later = range(found.version + 1, SCHEMA_VERSION + 1)
+        statements += [note_version(render, version, VERSIONS[version]) for version in later]
+    statements += view_statements(render.dialect, render.prefix, there=found.views, is_stale=_is_behind(found))
+    return comments + "".join(f"{statement};\n" for statement in statements)
 
 
 def _lacking(missing: list[str], ddl: str) -> StoreSchemaError:
     names = ", ".join(missing)
     return StoreSchemaError(
         f"the database lacks {names}: run the statements in this error's `ddl`; SchemaPolicy.AUTO_CREATE makes all"
-        " tables where there are none yet",
+        " tables where there are none yet, and brings older ones up to date",
         ddl=ddl,
     )
-
-
-async def _columns(tx: Transaction, render: Renderer) -> dict[str, set[str]]:
-    columns: dict[str, set[str]] = {}
-    for table, column in await tx.query(render.dialect.columns_query, (render.prefix,)):
-        columns.setdefault(table, set()).add(column)
-    return columns
-
-
-async def _version(tx: Transaction, render: Renderer) -> int | None:
-    name = render.prefix + SCHEMA_MIGRATIONS.name
-    if name not in await _columns(tx, render):
-        return None
-    [(version,)] = await tx.query(f"SELECT MAX(version) FROM {name}")
-    return None if version is None else int(version)
-
-
-async def _missing(tx: Transaction, render: Renderer, version: int | None, applied_at_ms: int) -> tuple[list[str], str]:
-    """Return what is missing, by name, and the script that makes it good."""
-    dialect, prefix = render.dialect, render.prefix
-    columns = await _columns(tx, render)
-    indexes = {name for (name,) in await tx.query(dialect.indexes_query, (prefix,))}
-    missing: list[str] = []
-    statements: list[str] = []
-    for table in TABLES:
-        name = prefix + table.name
-        if name not in columns:
-            missing.append(f"table {name}")
-            statements.append(dialect.create_table(table, name))
-        else:
-            lost = [column for column in table.columns if column.name not in columns[name]]
-            missing += [f"column {name}.{column.name}" for column in lost]
-            statements += [dialect.add_column(column, name) for column in lost]
-        for index in table.indexes:
-            if prefix + index.name not in indexes:
-                missing.append(f"index {prefix + index.name}")
-                statements.append(dialect.create_index(index, prefix + index.name, name))
-    if version is None:
-        missing.append(f"version {SCHEMA_VERSION} in {prefix}{SCHEMA_MIGRATIONS.name}")
-        statements.append(_note_version(prefix, applied_at_ms))
-    return missing, _script(statements)

@@ -10,11 +10,21 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from power_loop.contracts.clock import Clock, SystemClock
 from power_loop.contracts.errors import StoreError
-from power_loop.runtime.store.sql.database import Body
+from power_loop.contracts.upkeep import BackedUp, Checkpointed, Vacuumed
+from power_loop.runtime.store.sql.database import Body, Counts, Landed
 from power_loop.runtime.store.sql.dialect import Dialect, SqliteDialect
 from power_loop.runtime.store.sql.sqlite_connection import SqliteFile
-from power_loop.runtime.store.sql.sqlite_threads import Job, SqliteThreads
+from power_loop.runtime.store.sql.sqlite_threads import Job, SqliteThreads, run_apart
+from power_loop.runtime.store.sql.sqlite_upkeep import (
+    back_up,
+    check_target,
+    checkpoint,
+    copy_to,
+    vacuum,
+    vacuum_memory,
+)
 
 T = TypeVar("T")
 
@@ -31,7 +41,10 @@ class SqliteDatabase:
 
     def __init__(self, file: SqliteFile) -> None:
         self.dialect: Dialect = SqliteDialect()
+        # The file lies on this machine, so its time is the machine's.
+        self.clock: Clock = SystemClock()
         self.on_point: Callable[[str, str], None] | None = None
+        self.counts = Counts()
         self._file = file
         self._threads: SqliteThreads | None = None
         self._is_closed = False
@@ -45,10 +58,11 @@ class SqliteDatabase:
         threads.put(Job(lambda: threads.open(create=create), future))
         return bool(await future)
 
-    async def write(self, move: str, body: Body[T]) -> T:
+    async def write(self, move: str, body: Body[T], *, landed: Landed | None = None) -> T:
         """Run a body that writes; it is durable when this returns, or has changed nothing when this raises.
 
-        It is carried to its end even if the caller is cancelled.
+        It is carried to its end even if the caller is cancelled. SQLite tells whether a COMMIT landed, so `landed` is
+        never asked.
         """
         threads = self._threads or self._running()
         future: asyncio.Future[T] = _new_future()
@@ -66,6 +80,46 @@ class SqliteDatabase:
         threads = self._threads or self._running()
         future: asyncio.Future[T] = _new_future()
         threads.put_read(Job(body, future, move="read"))
+        try:
+            return await future
+        finally:
+            del future
+
+    async def vacuum(self, tables: Sequence[str]) -> Vacuumed:
+        """Write the file anew, between two transactions; SQLite does so for all tables."""
+        file = self._file
+        threads = self._threads or self._running()
+        if file.path is None:
+            return await self._between(lambda: vacuum_memory(threads.connection))
+        return await self._between(lambda: vacuum(file))
+
+    async def checkpoint(self) -> Checkpointed:
+        """Bring the write-ahead log into the file."""
+        file = self._file
+        return Checkpointed() if file.path is None else await self._between(lambda: checkpoint(file))
+
+    async def backup(self, path: str, *, overwrite: bool) -> BackedUp:
+        """Write the database as it is at one moment into a file, on a thread that ends with it."""
+        is_over = threading.Event()
+        threads = self._threads or self._running()
+        if self._file.path is None:
+            check_target(self._file, path, overwrite=overwrite)
+            return await self._between(
+                lambda: copy_to(threads.connection, path, overwrite=overwrite, is_unwanted=is_over.is_set)
+            )
+        future: asyncio.Future[BackedUp] = _new_future()
+        job = Job(lambda: back_up(self._file, path, overwrite=overwrite, is_unwanted=is_over.is_set), future)
+        threading.Thread(target=run_apart, args=(job,), name="power-loop-store-backup").start()
+        try:
+            return await future
+        finally:
+            is_over.set()
+            del future
+
+    async def _between(self, act: Callable[[], T]) -> T:
+        """Do something on the writing thread between two transactions."""
+        future: asyncio.Future[T] = _new_future()
+        (self._threads or self._running()).put(Job(act, future))
         try:
             return await future
         finally:
@@ -106,7 +160,7 @@ class SqliteDatabase:
             if self._is_closed:
                 raise StoreError(f"database {self._file.name} was closed: open_store() opens it again")
             if self._threads is None:
-                self._threads = SqliteThreads(self._file, self._tell)
+                self._threads = SqliteThreads(self._file, self._tell, self.counts)
             return self._threads
 
     def _tell(self, point: str, jobs: Sequence[Job]) -> None:

@@ -13,7 +13,7 @@ from types import CoroutineType
 from typing import Any
 
 from power_loop.contracts.errors import StoreError, StoreFullError, StoreReadOnlyError, TransactionError
-from power_loop.runtime.store.sql.database import Params, Row
+from power_loop.runtime.store.sql.database import Counts, Params, RefusedCommitError, Row, Statement
 from power_loop.runtime.store.sql.sqlite_connection import SqliteFile, coded, failure_of
 
 #: Transactions that share one COMMIT at most, so that the first of them does not wait long for the last.
@@ -46,14 +46,16 @@ class Job:
 class SqliteTransaction:
     """Runs statements at once, on the thread that owns the connection."""
 
-    __slots__ = ("_cursor", "_name")
+    __slots__ = ("_counts", "_cursor", "_name")
 
-    def __init__(self, cursor: sqlite3.Cursor, name: str) -> None:
+    def __init__(self, cursor: sqlite3.Cursor, name: str, counts: Counts) -> None:
         self._cursor = cursor
         self._name = name
+        self._counts = counts
 
     async def execute(self, sql: str, params: Params = ()) -> int:
         """Run a statement and return how many rows it changed."""
+        self._counts.statements += 1
         try:
             return self._cursor.execute(sql, params).rowcount
         except _DRIVER_ERRORS as error:
@@ -61,13 +63,28 @@ class SqliteTransaction:
 
     async def execute_many(self, sql: str, rows: Sequence[Params]) -> int:
         """Run a statement once for each of `rows` and return how many rows all of them changed."""
+        self._counts.statements += len(rows)
         try:
             return self._cursor.executemany(sql, rows).rowcount
         except _DRIVER_ERRORS as error:
             raise coded(error, self._name) from error
 
+    async def execute_all(self, statements: Sequence[Statement]) -> list[int]:
+        """Run statements and return how many rows each changed."""
+        self._counts.statements += len(statements)
+        try:
+            changed = []
+            for sql, params in statements:
+                changed.append(self._cursor.execute(sql, params).rowcount)
+                if not changed[0]:
+                    break
+            return changed
+        except _DRIVER_ERRORS as error:
+            raise coded(error, self._name) from error
+
     async def query(self, sql: str, params: Params = ()) -> list[Row]:
         """Return the rows of a query."""
+        self._counts.statements += 1
         try:
             return self._cursor.execute(sql, params).fetchall()
         except _DRIVER_ERRORS as error:
@@ -77,13 +94,14 @@ class SqliteTransaction:
 class SqliteThreads:
     """Owns the connections. The threads live until `stop` runs as a job; nothing but the queues is shared with them."""
 
-    def __init__(self, file: SqliteFile, point: Callable[[str, Sequence[Job]], None]) -> None:
+    def __init__(self, file: SqliteFile, point: Callable[[str, Sequence[Job]], None], counts: Counts) -> None:
         self.jobs: SimpleQueue[Job] = SimpleQueue()
         self.reads: SimpleQueue[Job | None] = SimpleQueue()
         self.is_over = False
         self._is_deserted = False
         self._file = file
         self._point = point
+        self._counts = counts
         self._connection: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None
         self._has_log = False
@@ -138,6 +156,14 @@ class SqliteThreads:
     def set_timer(self, seconds: float, act: Callable[[], None]) -> None:
         """Call `act` in so many seconds, in place of what was set before."""
         self._timer = (time.monotonic() + seconds, act)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection that writes, which a database in memory is."""
+        if self._connection is None:
+            self._connect(create=True)
+        assert self._connection is not None
+        return self._connection
 
     # ---- the writing thread ----
 
@@ -208,13 +234,17 @@ class SqliteThreads:
                 self._file.level_modes()
                 self._commit(batch, is_second_try=True)
                 return
-            if len(batch) > 1 and failure is not None and failure.kind is StoreFullError:
-                # One that is too large for the disk takes no others with it.
+            is_refused = isinstance(error, sqlite3.IntegrityError)
+            if len(batch) > 1 and (is_refused or (failure is not None and failure.kind is StoreFullError)):
+                # One that is too large for the disk, or breaks a deferred constraint, takes no others with it.
                 for job in batch:
                     self._commit([job])
                 return
             for job in batch:
                 job.value, job.error = None, _copy_of(error, self._file.name)
+                if is_refused:
+                    job.error = RefusedCommitError(job.error.message)
+                    job.error.__cause__ = error
             return
         try:
             self._point("commit.after", batch)
@@ -223,13 +253,13 @@ class SqliteThreads:
                 job.error = job.error or coded(error, self._file.name)
 
     def _transact(self, cursor: sqlite3.Cursor, batch: list[Job]) -> None:
-        tx = SqliteTransaction(cursor, self._file.name)
+        tx = SqliteTransaction(cursor, self._file.name, self._counts)
         is_shared = len(batch) > 1
         self._file.begin(cursor)
         for job in batch:
             if is_shared:
                 cursor.execute("SAVEPOINT job")
-            _run(job, tx)
+            _run(job, tx, self._counts)
             if not cursor.connection.in_transaction:
                 # SQLite rolls the whole transaction back when it cannot go on; what stood before is gone as well.
                 raise _cause_of(job)
@@ -245,6 +275,7 @@ class SqliteThreads:
             return
         self._point("commit.before", batch)
         self._file.commit(cursor)
+        self._counts.commits += 1
         # What went into a file that nobody will find again is not acknowledged.
         self._file.check_place()
 
@@ -318,7 +349,7 @@ class SqliteThreads:
                 self._file.check_place()
             cursor = connection.cursor()
             cursor.execute("BEGIN")
-            _run(job, SqliteTransaction(cursor, self._file.name))
+            _run(job, SqliteTransaction(cursor, self._file.name, self._counts), self._counts)
             if connection.in_transaction:
                 cursor.execute("COMMIT")
         except Exception as error:
@@ -334,8 +365,9 @@ class SqliteThreads:
         return connection
 
 
-def _run(job: Job, tx: SqliteTransaction) -> None:
+def _run(job: Job, tx: SqliteTransaction, counts: Counts) -> None:
     """Run a transaction's body to its end and keep its outcome."""
+    counts.transactions += 1
     job.error = None
     try:
         job.value = _drive(job.act, tx)
@@ -359,6 +391,12 @@ def _drive(body: Callable[..., Any], tx: SqliteTransaction) -> Any:
         f"a transaction awaited {awaited!r}: its body may await nothing but its tx, so that it never holds the"
         " database while it waits; do the rest before or after it"
     )
+
+
+def run_apart(job: Job) -> None:
+    """Do a job on the thread that calls this, which belongs to it alone."""
+    _act(job)
+    _release([job])
 
 
 def _act(job: Job) -> None:

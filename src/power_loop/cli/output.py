@@ -1,0 +1,74 @@
+"""Writes results to standard output and complaints to standard error, in colours only where a person looks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import TextIO
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+
+# A person who waits longer than this is told what for, and sees that it goes on.
+_PATIENCE_S = 0.5
+
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+
+
+def say(text: str = "") -> None:
+    """Write a line to standard output."""
+    sys.stdout.write(f"{text}\n")
+
+
+def complain(text: str, *, code: str | None = None) -> None:
+    """Write a line to standard error: what failed and, in brackets, its code."""
+    mark = paint("error:", "red", sys.stderr)
+    tail = "" if code is None else paint(f" [{code}]", "dim", sys.stderr)
+    sys.stderr.write(f"power-loop: {mark} {text}{tail}\n")
+
+
+def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """Return text in a colour, `red`, `green`, `yellow`, `bold` or `dim`, if the stream is a terminal that shows it."""
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if _has_colours(stream or sys.stdout) else text
+
+
+@contextlib.asynccontextmanager
+async def waiting_for(what: str) -> AsyncIterator[Callable[[str], None]]:
+    """Show on a terminal, in one line of standard error that is gone at the end, how long an operation takes already.
+
+    What it gives takes the words for how far the operation is.
+    """
+    far = ""
+
+    def tell(so_far: str) -> None:
+        nonlocal far
+        far = so_far
+
+    async def show() -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        while True:
+            await asyncio.sleep(_PATIENCE_S)
+            sys.stderr.write(f"\r\x1b[K{what}, {loop.time() - began_s:.0f} s{far and f': {far}'}")
+            sys.stderr.flush()
+
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield tell
+        return
+    shown = asyncio.create_task(show())
+    try:
+        yield tell
+    finally:
+        shown.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await shown
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+def _has_colours(stream: TextIO) -> bool:
+    # https://no-color.org
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

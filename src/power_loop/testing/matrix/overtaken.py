@@ -1,0 +1,63 @@
+"""Judges a process that was stopped until another one had taken over: what it wrote behind that, and what it was told.
+
+A process counts as overtaken once the other one has an epoch of its own, and its moves are judged by their epoch: what
+it does afterwards under a new lease is its good right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from power_loop.testing.matrix.moves import made_behind
+from power_loop.testing.matrix.story import LifeStory
+
+# What a caller is told whose turn, or whose answer, another process took over.
+_TOLD = ("session.lease_lost", "call.not_waiting")
+# What nobody but the holder of the lease changes. How its sends stand is not there: the one that takes over lets the
+# last one run again, and had its look before that.
+_OF_THE_HOLDER = ("epoch", "next_seq", "log", "calls")
+_OF_A_REST = (*_OF_THE_HOLDER, "owner", "updated_at_ms", "sends", "usage", "model_calls")
+
+
+def told_wrongly(stale: LifeStory, *more: str) -> Iterator[str]:
+    """Tell if a process that was overtaken was told something else than that."""
+    if stale.error not in (None, *_TOLD, *more):
+        yield f"the process that was overtaken was told {stale.left['outcome']}"
+
+
+def written_behind(stale: LifeStory, taken: LifeStory, *, mark: int, is_alone: bool | None = None) -> Iterator[str]:
+    """Tell what a process wrote under its old lease, of whose moves `mark` lines were there when it was overtaken.
+
+    `is_alone` tells that the other one held the lease and stood still as long as it lived; None says that the other one
+    had come to its end before.
+    """
+    epochs = [move["epoch"] for move in taken.moves if move["what"] == "claimed"]
+    if not epochs:
+        return
+    written = [move["move"] for move in made_behind(stale.moves, mark) if move["epoch"] < epochs[0]]
+    if written:
+        yield f"the process that was overtaken wrote afterwards: {written}"
+    claimed = [move for move in stale.moves if move["what"] == "claimed" and move["epoch"] >= epochs[0]]
+    if is_alone and claimed:
+        yield f"the process that was overtaken took the session from its living owner: {claimed}"
+    elif not claimed:
+        yield from _changed_behind(stale, taken, epochs[0], is_alone=is_alone)
+
+
+def _changed_behind(stale: LifeStory, taken: LifeStory, epoch: int, *, is_alone: bool | None) -> Iterator[str]:
+    """Tell what is another than when the process was let go on; it alone has run since."""
+    after = stale.left.get("after")
+    if is_alone is False or after is None:
+        return
+    if is_alone:
+        before = taken.left["before"] | {"epoch": epoch}
+        if after["owner"] in (None, "", before["owner"]):
+            yield f"the process that was overtaken took the lease away: its owner is {after['owner']!r}"
+    else:
+        before = taken.left.get("after")
+    if before is None:
+        return
+    changed = [part for part in (_OF_THE_HOLDER if is_alone else _OF_A_REST) if after.get(part) != before.get(part)]
+    if changed:
+        facts = {part: (before.get(part), after.get(part)) for part in changed}
+        yield f"the process that was overtaken changed afterwards: {facts}"

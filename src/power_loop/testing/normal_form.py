@@ -1,0 +1,131 @@
+"""Gives what differs from run to run the same name in each, and takes secrets out of what is written down."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+Scrub = Callable[[str], str]
+
+SECRET = "<secret>"
+# The kernel's own ids: a kind and 16 characters.
+_OWN_ID = r"\b(?:sess|call|run|tmr)_[0-9a-hjkmnp-tv-z]{16}\b"
+# A shorter id may be a word of the text.
+_MIN_ID_CHARS = 8
+_SECRETS = re.compile(
+    r"\bsk-[A-Za-z0-9_-]{16,}"
+    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
+    r"|\bgh[pousr]_[A-Za-z0-9]{20,}"
+    r"|\bxox[abeprs]-[A-Za-z0-9-]{10,}"
+    r"|\bAIza[0-9A-Za-z_-]{35}"
+    r"|(?<=Bearer )[A-Za-z0-9._~+/-]{16,}=*"
+    r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----"
+)
+_SECRET_KEY = re.compile(
+    r"(?:.*[-_])?(?:api[-_]?key|access[-_]?key|secret|password|passwd|authorization|cookie|credentials?|token|headers)",
+    re.IGNORECASE,
+)
+# Less is a switch or a number, and not a secret.
+_MIN_SECRET_CHARS = 12
+# Where these stand in a message they are no text of anybody's.
+_PLAIN = frozenset({"type", "role", "media_type", "data", "raw", "wire", "model", "field", "format", "name"})
+
+
+def secrets_of_environment() -> tuple[str, ...]:
+    """Return what the environment holds under names such as `OPENAI_API_KEY`, the longest first."""
+    found = {
+        value
+        for name, value in os.environ.items()
+        if len(value) >= _MIN_SECRET_CHARS and _SECRET_KEY.fullmatch(name.removesuffix("_FILE")) is not None
+    }
+    return tuple(sorted(found, key=lambda value: (-len(value), value)))
+
+
+class NormalForm:
+    """Turns one request, and then its reply, into the form that is written down and compared.
+
+    Ids are numbered in the order in which they are met, secrets are masked, and `scrub` may change any text. `own`
+    turns what was written down back: where it names an id by its number, the id of this run stands there again.
+    """
+
+    def __init__(self, scrub: Scrub | None = None, *, secrets: tuple[str, ...] = ()) -> None:
+        self._scrub = scrub
+        self._secrets = secrets
+        self._names: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        self._ids = re.compile(_OWN_ID)
+
+    def of(self, value: Any) -> Any:
+        """Return a JSON value in normal form."""
+        self._meet_call_ids(value)
+        long_ids = [re.escape(one) for one in self._names if len(one) >= _MIN_ID_CHARS]
+        self._ids = re.compile("|".join([*sorted(long_ids, key=len, reverse=True), _OWN_ID]))
+        return self._walked(value, "")
+
+    def text(self, text: str) -> str:
+        """Return a text in normal form."""
+        if self._scrub is not None:
+            text = self._scrub(text)
+        for secret in self._secrets:
+            text = text.replace(secret, SECRET)
+        text = _SECRETS.sub(SECRET, text)
+        return self._ids.sub(lambda found: self._name(found[0], found[0].partition("_")[0]), text)
+
+    def own(self, value: Any) -> Any:
+        """Return what was written down with the ids of this run."""
+        real = {name: one for one, name in self._names.items() if name != one}
+        if not real:
+            return value
+        pattern = re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, real), key=len, reverse=True)) + r")\b")
+        return _mapped(value, lambda text: pattern.sub(lambda found: real[found[0]], text))
+
+    def _meet_call_ids(self, value: Any) -> None:
+        """Number the ids of calls before any text is looked at that may name them."""
+        if isinstance(value, dict):
+            call_id = value.get("id") if value.get("type") == "tool_call" else value.get("call_id")
+            if isinstance(call_id, str) and call_id:
+                self._name(call_id, "call")
+            for one in value.values():
+                self._meet_call_ids(one)
+        elif isinstance(value, list):
+            for one in value:
+                self._meet_call_ids(one)
+
+    def _name(self, real: str, kind: str) -> str:
+        if real not in self._names:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            self._names[real] = f"{kind}_{self._counts[kind]}"
+        return self._names[real]
+
+    def _walked(self, value: Any, key: str) -> Any:
+        if isinstance(value, dict):
+            return {name: self._walked(one, name) for name, one in value.items()}
+        if isinstance(value, list):
+            return [self._walked(one, key) for one in value]
+        if not isinstance(value, str) or key in _PLAIN or (key == "url" and value.startswith("data:")):
+            return value
+        if key in ("id", "call_id") and value in self._names:
+            return self._names[value]
+        return self.text(value)
+
+
+def without_secret_members(value: Any) -> Any:
+    """Return a JSON value in which members that are named as secrets or headers are masked."""
+    if isinstance(value, dict):
+        return {
+            name: SECRET if _SECRET_KEY.fullmatch(name) else without_secret_members(one) for name, one in value.items()
+        }
+    if isinstance(value, list):
+        return [without_secret_members(one) for one in value]
+    return value
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _mapped(one, change) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_mapped(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value

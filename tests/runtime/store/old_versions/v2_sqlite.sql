@@ -1,0 +1,313 @@
+CREATE TABLE pl_schema_migrations (
+  version INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  applied_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (version)
+);
+CREATE TABLE pl_sessions (
+  id TEXT NOT NULL,
+  state TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  updated_at_ms INTEGER NOT NULL,
+  next_seq INTEGER NOT NULL,
+  send_count INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  owner TEXT,
+  previous_owner TEXT,
+  epoch INTEGER NOT NULL,
+  lease_until_ms INTEGER NOT NULL,
+  lease_ttl_ms INTEGER NOT NULL,
+  tick INTEGER NOT NULL,
+  last_op TEXT NOT NULL DEFAULT '',
+  signals INTEGER NOT NULL DEFAULT 0,
+  cancel_epoch INTEGER NOT NULL DEFAULT 0,
+  cancel_reason TEXT,
+  inbox_count INTEGER NOT NULL DEFAULT 0,
+  inbox_taken INTEGER NOT NULL DEFAULT 0,
+  forked_from TEXT,
+  forked_at_seq INTEGER,
+  PRIMARY KEY (id)
+) WITHOUT ROWID;
+CREATE INDEX pl_sessions_by_age ON pl_sessions (created_at_ms, id);
+CREATE INDEX pl_sessions_by_lease ON pl_sessions (lease_until_ms, id) WHERE owner IS NOT NULL;
+CREATE INDEX pl_sessions_by_origin ON pl_sessions (forked_from, id) WHERE forked_from IS NOT NULL;
+CREATE TABLE pl_session_details (
+  session_id TEXT NOT NULL,
+  system_prompt TEXT,
+  metadata TEXT NOT NULL,
+  tool_state TEXT NOT NULL,
+  lineage TEXT,
+  PRIMARY KEY (session_id)
+) WITHOUT ROWID;
+CREATE TABLE pl_messages (
+  session_id TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  send_index INTEGER NOT NULL,
+  round INTEGER NOT NULL,
+  role TEXT NOT NULL,
+  body TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (session_id, seq)
+) WITHOUT ROWID;
+CREATE TABLE pl_sends (
+  session_id TEXT NOT NULL,
+  idx INTEGER NOT NULL,
+  request_id TEXT,
+  input_hash TEXT NOT NULL,
+  status TEXT NOT NULL,
+  first_seq INTEGER NOT NULL,
+  options TEXT NOT NULL,
+  result TEXT,
+  attempts INTEGER NOT NULL,
+  started_at_ms INTEGER NOT NULL,
+  ended_at_ms INTEGER,
+  accept_op TEXT NOT NULL DEFAULT '',
+  end_op TEXT,
+  PRIMARY KEY (session_id, idx)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX pl_sends_by_request ON pl_sends (session_id, request_id) WHERE request_id IS NOT NULL;
+CREATE TABLE pl_tool_calls (
+  session_id TEXT NOT NULL,
+  reply_seq INTEGER NOT NULL,
+  idx INTEGER NOT NULL,
+  send_index INTEGER NOT NULL,
+  call_id TEXT NOT NULL,
+  name TEXT NOT NULL,
+  arguments TEXT NOT NULL,
+  effect TEXT NOT NULL,
+  state TEXT NOT NULL,
+  attempt INTEGER NOT NULL,
+  idempotency_key TEXT NOT NULL,
+  is_keyed INTEGER NOT NULL DEFAULT 0,
+  is_approved INTEGER NOT NULL,
+  wait_kind TEXT,
+  prompt TEXT,
+  wait_data TEXT,
+  started_at_ms INTEGER,
+  ended_at_ms INTEGER,
+  result_seq INTEGER,
+  PRIMARY KEY (session_id, reply_seq, idx)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX pl_tool_calls_by_id ON pl_tool_calls (session_id, call_id);
+CREATE INDEX pl_tool_calls_by_key ON pl_tool_calls (session_id, idempotency_key) WHERE is_keyed = 1;
+CREATE TABLE pl_tool_results (
+  session_id TEXT NOT NULL,
+  reply_seq INTEGER NOT NULL,
+  idx INTEGER NOT NULL,
+  body TEXT NOT NULL,
+  PRIMARY KEY (session_id, reply_seq, idx)
+) WITHOUT ROWID;
+CREATE TABLE pl_model_calls (
+  session_id TEXT NOT NULL,
+  reply_seq INTEGER NOT NULL,
+  send_index INTEGER NOT NULL,
+  round INTEGER NOT NULL,
+  model TEXT NOT NULL,
+  stop TEXT NOT NULL,
+  input_tokens INTEGER,
+  output_tokens INTEGER,
+  cached_input_tokens INTEGER,
+  cache_write_tokens INTEGER,
+  reasoning_tokens INTEGER,
+  is_estimated INTEGER NOT NULL,
+  attempts INTEGER NOT NULL,
+  duration_ms INTEGER NOT NULL,
+  provider_id TEXT,
+  request_id TEXT,
+  created_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (session_id, reply_seq)
+) WITHOUT ROWID;
+CREATE TABLE pl_inbox (
+  session_id TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  request_id TEXT,
+  input_hash TEXT NOT NULL,
+  body TEXT,
+  options TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  taken_at_ms INTEGER,
+  send_index INTEGER,
+  seq INTEGER,
+  op TEXT NOT NULL,
+  PRIMARY KEY (session_id, position)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX pl_inbox_by_request ON pl_inbox (session_id, request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX pl_inbox_waiting ON pl_inbox (taken_at_ms, session_id, position) WHERE taken_at_ms IS NULL;
+INSERT INTO pl_schema_migrations (version, name, applied_at_ms) VALUES (2, 'create tables', (CAST(strftime('%s', 'now') AS INTEGER) * 1000));
+CREATE VIEW pl_v_sessions AS
+SELECT
+  s.id,
+  s.state,
+  p.status AS last_status,
+  CASE WHEN s.owner IS NOT NULL AND s.lease_until_ms - (CAST(strftime('%s', 'now') AS INTEGER) * 1000) > 0 THEN 1 ELSE 0 END AS is_leased,
+  s.owner,
+  CASE WHEN s.owner IS NOT NULL THEN (s.lease_until_ms - (CAST(strftime('%s', 'now') AS INTEGER) * 1000)) / 1000 END AS lease_seconds_left,
+  CASE WHEN p.status = 'running' AND (s.owner IS NULL OR s.lease_until_ms - (CAST(strftime('%s', 'now') AS INTEGER) * 1000) <= 0) THEN 1 ELSE 0 END AS is_orphaned,
+  s.epoch,
+  s.send_count AS sends,
+  s.next_seq - 1 AS last_seq,
+  (SELECT COUNT(*) FROM pl_tool_calls c WHERE c.session_id = s.id AND c.state IN ('requested', 'started', 'waiting')) AS open_calls,
+  s.inbox_count - s.inbox_taken AS inbox_waiting,
+  (SELECT COALESCE(SUM(m.input_tokens), 0) FROM pl_model_calls m WHERE m.session_id = s.id) AS input_tokens,
+  (SELECT COALESCE(SUM(m.output_tokens), 0) FROM pl_model_calls m WHERE m.session_id = s.id) AS output_tokens,
+  (strftime('%Y-%m-%d %H:%M:%S', s.created_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (s.created_at_ms % 1000), -3)) AS created_at,
+  (strftime('%Y-%m-%d %H:%M:%S', s.updated_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (s.updated_at_ms % 1000), -3)) AS updated_at,
+  s.forked_from,
+  s.forked_at_seq
+FROM pl_sessions s
+LEFT JOIN pl_sends p ON p.session_id = s.id AND p.idx = s.send_count;
+CREATE VIEW pl_v_sends AS
+SELECT
+  p.session_id,
+  p.idx AS send,
+  p.status,
+  p.request_id,
+  p.first_seq,
+  p.attempts,
+  (SELECT COUNT(*) FROM pl_model_calls m WHERE m.session_id = p.session_id AND m.send_index = p.idx) AS model_calls,
+  (SELECT COALESCE(SUM(m.input_tokens), 0) FROM pl_model_calls m WHERE m.session_id = p.session_id AND m.send_index = p.idx) AS input_tokens,
+  (SELECT COALESCE(SUM(m.output_tokens), 0) FROM pl_model_calls m WHERE m.session_id = p.session_id AND m.send_index = p.idx) AS output_tokens,
+  (SELECT COUNT(*) FROM pl_tool_calls c WHERE c.session_id = p.session_id AND c.send_index = p.idx) AS tool_calls,
+  (strftime('%Y-%m-%d %H:%M:%S', p.started_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (p.started_at_ms % 1000), -3)) AS started_at,
+  (strftime('%Y-%m-%d %H:%M:%S', p.ended_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (p.ended_at_ms % 1000), -3)) AS ended_at,
+  p.ended_at_ms - p.started_at_ms AS milliseconds,
+  p.result
+FROM pl_sends p;
+CREATE VIEW pl_v_messages AS
+SELECT
+  m.session_id,
+  m.seq,
+  m.send_index AS send,
+  m.round,
+  m.role,
+  LENGTH(CAST(m.body AS BLOB)) AS body_bytes,
+  (strftime('%Y-%m-%d %H:%M:%S', m.created_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (m.created_at_ms % 1000), -3)) AS created_at,
+  m.body
+FROM pl_messages m;
+CREATE VIEW pl_v_parts AS
+SELECT
+  m.session_id,
+  m.seq,
+  item.key AS part,
+  m.role,
+  json_extract(item.value, '$.type') AS type,
+  COALESCE(json_extract(item.value, '$.text'), json_extract(item.value, '$.content[0].text')) AS text
+FROM pl_messages m
+JOIN json_each(m.body, '$.parts') item;
+CREATE VIEW pl_v_tool_calls AS
+SELECT
+  c.session_id,
+  c.send_index AS send,
+  c.reply_seq,
+  c.idx AS call_index,
+  c.call_id,
+  c.name,
+  c.effect,
+  c.state,
+  c.attempt,
+  c.is_approved,
+  c.wait_kind,
+  c.prompt,
+  c.arguments,
+  c.result_seq,
+  (strftime('%Y-%m-%d %H:%M:%S', c.started_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (c.started_at_ms % 1000), -3)) AS started_at,
+  (strftime('%Y-%m-%d %H:%M:%S', c.ended_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (c.ended_at_ms % 1000), -3)) AS ended_at,
+  c.ended_at_ms - c.started_at_ms AS milliseconds,
+  c.idempotency_key
+FROM pl_tool_calls c;
+CREATE VIEW pl_v_pending AS
+SELECT
+  c.session_id,
+  c.call_id,
+  c.name,
+  c.state,
+  c.wait_kind,
+  c.prompt,
+  c.arguments,
+  c.effect,
+  c.attempt,
+  p.status AS send_status,
+  CASE WHEN s.owner IS NOT NULL AND s.lease_until_ms > (CAST(strftime('%s', 'now') AS INTEGER) * 1000) THEN 1 ELSE 0 END AS is_leased,
+  (strftime('%Y-%m-%d %H:%M:%S', m.created_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (m.created_at_ms % 1000), -3)) AS requested_at,
+  (strftime('%Y-%m-%d %H:%M:%S', c.started_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (c.started_at_ms % 1000), -3)) AS started_at
+FROM pl_tool_calls c
+JOIN pl_sessions s ON s.id = c.session_id
+LEFT JOIN pl_sends p ON p.session_id = c.session_id AND p.idx = c.send_index
+LEFT JOIN pl_messages m ON m.session_id = c.session_id AND m.seq = c.reply_seq
+WHERE c.state IN ('requested', 'started', 'waiting');
+CREATE VIEW pl_v_usage AS
+SELECT
+  strftime('%Y-%m-%d', m.created_at_ms / 1000, 'unixepoch') AS day,
+  m.model,
+  m.session_id,
+  COUNT(*) AS model_calls,
+  COALESCE(SUM(m.input_tokens), 0) AS input_tokens,
+  COALESCE(SUM(m.output_tokens), 0) AS output_tokens,
+  COALESCE(SUM(m.cached_input_tokens), 0) AS cached_input_tokens,
+  COALESCE(SUM(m.cache_write_tokens), 0) AS cache_write_tokens,
+  COALESCE(SUM(m.reasoning_tokens), 0) AS reasoning_tokens,
+  SUM(m.is_estimated) AS estimated_calls,
+  SUM(m.duration_ms) AS milliseconds
+FROM pl_model_calls m
+GROUP BY strftime('%Y-%m-%d', m.created_at_ms / 1000, 'unixepoch'), m.model, m.session_id;
+CREATE VIEW pl_v_inbox AS
+SELECT
+  i.session_id,
+  i.position,
+  i.request_id,
+  CASE WHEN i.taken_at_ms IS NULL THEN 1 ELSE 0 END AS is_waiting,
+  i.send_index AS send,
+  i.seq,
+  (strftime('%Y-%m-%d %H:%M:%S', i.created_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (i.created_at_ms % 1000), -3)) AS created_at,
+  (strftime('%Y-%m-%d %H:%M:%S', i.taken_at_ms / 1000, 'unixepoch') || '.' || substr('00' || (i.taken_at_ms % 1000), -3)) AS taken_at,
+  i.body
+FROM pl_inbox i;
+INSERT INTO pl_sessions (id, state, created_at_ms, updated_at_ms, next_seq, send_count, version, owner, previous_owner, epoch, lease_until_ms, lease_ttl_ms, tick, last_op, signals, cancel_epoch, cancel_reason, inbox_count, inbox_taken, forked_from, forked_at_seq) VALUES ('sess_closed', 'closed', 1700000000000, 1700000000000, 1, 0, 0, NULL, NULL, 1700000000001, 0, 0, 1, '7046207aa5babe22', 0, 0, NULL, 0, 0, NULL, NULL);
+INSERT INTO pl_sessions (id, state, created_at_ms, updated_at_ms, next_seq, send_count, version, owner, previous_owner, epoch, lease_until_ms, lease_ttl_ms, tick, last_op, signals, cancel_epoch, cancel_reason, inbox_count, inbox_taken, forked_from, forked_at_seq) VALUES ('sess_done', 'open', 1700000000000, 1700000000000, 7, 2, 0, NULL, NULL, 1700000000002, 0, 30000, 9, '840dec9185279254', 2, 0, NULL, 1, 1, NULL, NULL);
+INSERT INTO pl_sessions (id, state, created_at_ms, updated_at_ms, next_seq, send_count, version, owner, previous_owner, epoch, lease_until_ms, lease_ttl_ms, tick, last_op, signals, cancel_epoch, cancel_reason, inbox_count, inbox_taken, forked_from, forked_at_seq) VALUES ('sess_effect', 'open', 1700000000000, 1700000000000, 3, 1, 0, 'old-host:1:1:1:0000', NULL, 1700000000001, 1700000030000, 30000, 2, '419be25d17a3c5c2', 0, 0, NULL, 0, 0, NULL, NULL);
+INSERT INTO pl_sessions (id, state, created_at_ms, updated_at_ms, next_seq, send_count, version, owner, previous_owner, epoch, lease_until_ms, lease_ttl_ms, tick, last_op, signals, cancel_epoch, cancel_reason, inbox_count, inbox_taken, forked_from, forked_at_seq) VALUES ('sess_fork', 'open', 1700000000000, 1700000000000, 7, 2, 0, NULL, NULL, 1700000000001, 0, 30000, 3, '02f2444dceb1bca8', 1, 0, NULL, 1, 0, 'sess_done', 4);
+INSERT INTO pl_sessions (id, state, created_at_ms, updated_at_ms, next_seq, send_count, version, owner, previous_owner, epoch, lease_until_ms, lease_ttl_ms, tick, last_op, signals, cancel_epoch, cancel_reason, inbox_count, inbox_taken, forked_from, forked_at_seq) VALUES ('sess_midturn', 'open', 1700000000000, 1700000000000, 3, 1, 0, 'old-host:1:1:1:0000', NULL, 1700000000001, 1700000030000, 30000, 2, 'e0db03484eea173c', 0, 0, NULL, 0, 0, NULL, NULL);
+INSERT INTO pl_sessions (id, state, created_at_ms, updated_at_ms, next_seq, send_count, version, owner, previous_owner, epoch, lease_until_ms, lease_ttl_ms, tick, last_op, signals, cancel_epoch, cancel_reason, inbox_count, inbox_taken, forked_from, forked_at_seq) VALUES ('sess_waiting', 'open', 1700000000000, 1700000000000, 4, 1, 0, NULL, NULL, 1700000000001, 0, 30000, 4, '1b21b642516f08ba', 0, 0, NULL, 0, 0, NULL, NULL);
+INSERT INTO pl_session_details (session_id, system_prompt, metadata, tool_state, lineage) VALUES ('sess_closed', NULL, '{}', '{}', NULL);
+INSERT INTO pl_session_details (session_id, system_prompt, metadata, tool_state, lineage) VALUES ('sess_done', 'Be ''brief''.', '{"user":"ada","path":"C:\\tmp"}', '{}', NULL);
+INSERT INTO pl_session_details (session_id, system_prompt, metadata, tool_state, lineage) VALUES ('sess_effect', NULL, '{"a":1}', '{}', NULL);
+INSERT INTO pl_session_details (session_id, system_prompt, metadata, tool_state, lineage) VALUES ('sess_fork', 'Be ''brief''.', '{"user":"ada","path":"C:\\tmp"}', '{}', '{"ancestors":[["sess_done",4]]}');
+INSERT INTO pl_session_details (session_id, system_prompt, metadata, tool_state, lineage) VALUES ('sess_midturn', NULL, '{"a":1}', '{}', NULL);
+INSERT INTO pl_session_details (session_id, system_prompt, metadata, tool_state, lineage) VALUES ('sess_waiting', NULL, '{}', '{}', NULL);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_done', 1, 1, 0, 'user', '{"parts":[{"type":"text","text":"What is a kernel?"}]}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_done', 2, 1, 1, 'assistant', '{"parts":[{"type":"tool_call","id":"call_kernel","name":"look_up","arguments":"{\"word\": \"kernel\"}"}],"origin":{"wire":"custom","model":"scripted"}}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_done', 3, 1, 1, 'tool', '{"parts":[{"type":"tool_result","call_id":"call_kernel","content":[{"type":"text","text":"kernel: a word – 言葉 \\ ''quoted'' 🎈\nsecond line"}]}]}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_done', 4, 1, 2, 'assistant', '{"parts":[{"type":"text","text":"A kernel is a core.\nIt isn''t \"everything\". \\o/"}],"origin":{"wire":"custom","model":"scripted"}}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_done', 5, 2, 0, 'user', '{"parts":[{"type":"text","text":"And 言葉?"}]}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_done', 6, 2, 1, 'assistant', '{"parts":[{"type":"text","text":"And 言葉 🎈 is a word."}],"origin":{"wire":"custom","model":"scripted"}}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_effect', 1, 1, 0, 'user', '{"parts":[{"type":"text","text":"Send 5."}]}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_effect', 2, 1, 1, 'assistant', '{"parts":[{"type":"tool_call","id":"call_send_money","name":"send_money","arguments":"{\"amount\": 5}"}],"origin":{"wire":"custom","model":"scripted"}}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_fork', 5, 2, 0, 'user', '{"parts":[{"type":"text","text":"And otherwise?"}]}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_fork', 6, 2, 1, 'assistant', '{"parts":[{"type":"text","text":"A fork says something else."}],"origin":{"wire":"custom","model":"scripted"}}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_midturn', 1, 1, 0, 'user', '{"parts":[{"type":"text","text":"Read two things."}]}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_midturn', 2, 1, 1, 'assistant', '{"parts":[{"type":"tool_call","id":"call_look_up","name":"look_up","arguments":"{\"word\": \"mid\"}"},{"type":"tool_call","id":"call_read_far","name":"read_far","arguments":"{\"word\": \"turn\"}"}],"origin":{"wire":"custom","model":"scripted"}}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_waiting', 1, 1, 0, 'user', '{"parts":[{"type":"text","text":"A seat, please."}]}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_waiting', 2, 1, 1, 'assistant', '{"parts":[{"type":"tool_call","id":"call_seat","name":"choose_seat","arguments":"{}"},{"type":"tool_call","id":"call_word","name":"look_up","arguments":"{\"word\": \"seat\"}"}],"origin":{"wire":"custom","model":"scripted"}}', 1700000000000);
+INSERT INTO pl_messages (session_id, seq, send_index, round, role, body, created_at_ms) VALUES ('sess_waiting', 3, 1, 1, 'tool', '{"parts":[{"type":"tool_result","call_id":"call_word","content":[{"type":"text","text":"seat: a word – 言葉 \\ ''quoted'' 🎈\nsecond line"}]}]}', 1700000000000);
+INSERT INTO pl_sends (session_id, idx, request_id, input_hash, status, first_seq, options, result, attempts, started_at_ms, ended_at_ms, accept_op, end_op) VALUES ('sess_done', 1, NULL, '', 'completed', 1, '{}', '{"text_seq":4}', 1, 1700000000000, 1700000000000, 'a6315d05a5ff76c1', '90d5f589043cebaa');
+INSERT INTO pl_sends (session_id, idx, request_id, input_hash, status, first_seq, options, result, attempts, started_at_ms, ended_at_ms, accept_op, end_op) VALUES ('sess_done', 2, 'req-1', '29bc3b57790a8f7adbfa48ed555b57fb934d71869c427e534f779360b40b6871', 'completed', 5, '{}', '{"text_seq":6}', 1, 1700000000000, 1700000000000, '5214bbbf0e6adc99', '840dec9185279254');
+INSERT INTO pl_sends (session_id, idx, request_id, input_hash, status, first_seq, options, result, attempts, started_at_ms, ended_at_ms, accept_op, end_op) VALUES ('sess_effect', 1, NULL, 'h1', 'running', 1, '{}', NULL, 1, 1700000000000, NULL, 'd5a1bb58556ea1af', NULL);
+INSERT INTO pl_sends (session_id, idx, request_id, input_hash, status, first_seq, options, result, attempts, started_at_ms, ended_at_ms, accept_op, end_op) VALUES ('sess_fork', 1, NULL, '', 'completed', 1, '{}', '{"text_seq":4}', 1, 1700000000000, 1700000000000, 'f6db0829dacf1074', NULL);
+INSERT INTO pl_sends (session_id, idx, request_id, input_hash, status, first_seq, options, result, attempts, started_at_ms, ended_at_ms, accept_op, end_op) VALUES ('sess_fork', 2, NULL, '', 'completed', 5, '{}', '{"text_seq":6}', 1, 1700000000000, 1700000000000, '78dc875354a74986', '02f2444dceb1bca8');
+INSERT INTO pl_sends (session_id, idx, request_id, input_hash, status, first_seq, options, result, attempts, started_at_ms, ended_at_ms, accept_op, end_op) VALUES ('sess_midturn', 1, NULL, 'h1', 'running', 1, '{}', NULL, 1, 1700000000000, NULL, 'd444e028e4817f20', NULL);
+INSERT INTO pl_sends (session_id, idx, request_id, input_hash, status, first_seq, options, result, attempts, started_at_ms, ended_at_ms, accept_op, end_op) VALUES ('sess_waiting', 1, NULL, '', 'waiting_for_input', 1, '{}', '{}', 1, 1700000000000, 1700000000000, '63d780d2d0f5f441', '1b21b642516f08ba');
+INSERT INTO pl_tool_calls (session_id, reply_seq, idx, send_index, call_id, name, arguments, effect, state, attempt, idempotency_key, is_keyed, is_approved, wait_kind, prompt, wait_data, started_at_ms, ended_at_ms, result_seq) VALUES ('sess_done', 2, 0, 1, 'call_kernel', 'look_up', '{"word": "kernel"}', 'read', 'succeeded', 1, 'pl1_rzjf3pgajlg5e54fqrbq5lwq67tibhd3', 0, 0, NULL, NULL, NULL, NULL, 1700000000000, 3);
+INSERT INTO pl_tool_calls (session_id, reply_seq, idx, send_index, call_id, name, arguments, effect, state, attempt, idempotency_key, is_keyed, is_approved, wait_kind, prompt, wait_data, started_at_ms, ended_at_ms, result_seq) VALUES ('sess_effect', 2, 0, 1, 'call_send_money', 'send_money', '{"amount": 5}', 'once', 'started', 1, 'key-send_money', 0, 0, NULL, NULL, NULL, 1700000000000, NULL, NULL);
+INSERT INTO pl_tool_calls (session_id, reply_seq, idx, send_index, call_id, name, arguments, effect, state, attempt, idempotency_key, is_keyed, is_approved, wait_kind, prompt, wait_data, started_at_ms, ended_at_ms, result_seq) VALUES ('sess_midturn', 2, 0, 1, 'call_look_up', 'look_up', '{"word": "mid"}', 'read', 'started', 1, 'key-look_up', 0, 0, NULL, NULL, NULL, 1700000000000, NULL, NULL);
+INSERT INTO pl_tool_calls (session_id, reply_seq, idx, send_index, call_id, name, arguments, effect, state, attempt, idempotency_key, is_keyed, is_approved, wait_kind, prompt, wait_data, started_at_ms, ended_at_ms, result_seq) VALUES ('sess_midturn', 2, 1, 1, 'call_read_far', 'read_far', '{"word": "turn"}', 'read', 'started', 1, 'key-read_far', 0, 0, NULL, NULL, NULL, 1700000000000, NULL, NULL);
+INSERT INTO pl_tool_calls (session_id, reply_seq, idx, send_index, call_id, name, arguments, effect, state, attempt, idempotency_key, is_keyed, is_approved, wait_kind, prompt, wait_data, started_at_ms, ended_at_ms, result_seq) VALUES ('sess_waiting', 2, 0, 1, 'call_seat', 'choose_seat', '{}', 'once', 'waiting', 1, 'pl1_zquqebhpwkk4u5w7fhboowyamf5knj73', 0, 0, 'input', 'Which seat?', '{"answer_schema":{"type":"string"}}', 1700000000000, NULL, NULL);
+INSERT INTO pl_tool_calls (session_id, reply_seq, idx, send_index, call_id, name, arguments, effect, state, attempt, idempotency_key, is_keyed, is_approved, wait_kind, prompt, wait_data, started_at_ms, ended_at_ms, result_seq) VALUES ('sess_waiting', 2, 1, 1, 'call_word', 'look_up', '{"word": "seat"}', 'read', 'succeeded', 1, 'pl1_ksamxbxbskxrui6kiglfwpho6zhpias4', 0, 0, NULL, NULL, NULL, NULL, 1700000000000, 3);
+INSERT INTO pl_model_calls (session_id, reply_seq, send_index, round, model, stop, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, is_estimated, attempts, duration_ms, provider_id, request_id, created_at_ms) VALUES ('sess_done', 2, 1, 1, 'scripted', 'tool_calls', 10, 5, 0, 0, 0, 0, 1, 0, NULL, NULL, 1700000000000);
+INSERT INTO pl_model_calls (session_id, reply_seq, send_index, round, model, stop, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, is_estimated, attempts, duration_ms, provider_id, request_id, created_at_ms) VALUES ('sess_done', 4, 1, 2, 'scripted', 'end', 10, 5, 0, 0, 0, 0, 1, 0, NULL, NULL, 1700000000000);
+INSERT INTO pl_model_calls (session_id, reply_seq, send_index, round, model, stop, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, is_estimated, attempts, duration_ms, provider_id, request_id, created_at_ms) VALUES ('sess_done', 6, 2, 1, 'scripted', 'end', 10, 5, 0, 0, 0, 0, 1, 0, NULL, NULL, 1700000000000);
+INSERT INTO pl_model_calls (session_id, reply_seq, send_index, round, model, stop, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, is_estimated, attempts, duration_ms, provider_id, request_id, created_at_ms) VALUES ('sess_effect', 2, 1, 1, 'gpt', 'tool_calls', 10, 3, 0, 0, 0, 0, 1, 12, NULL, NULL, 1700000000000);
+INSERT INTO pl_model_calls (session_id, reply_seq, send_index, round, model, stop, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, is_estimated, attempts, duration_ms, provider_id, request_id, created_at_ms) VALUES ('sess_fork', 6, 2, 1, 'scripted', 'end', 10, 5, 0, 0, 0, 0, 1, 0, NULL, NULL, 1700000000000);
+INSERT INTO pl_model_calls (session_id, reply_seq, send_index, round, model, stop, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, is_estimated, attempts, duration_ms, provider_id, request_id, created_at_ms) VALUES ('sess_midturn', 2, 1, 1, 'gpt', 'tool_calls', 10, 3, 0, 0, 0, 0, 1, 12, NULL, NULL, 1700000000000);
+INSERT INTO pl_model_calls (session_id, reply_seq, send_index, round, model, stop, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, is_estimated, attempts, duration_ms, provider_id, request_id, created_at_ms) VALUES ('sess_waiting', 2, 1, 1, 'scripted', 'tool_calls', 10, 5, 0, 0, 0, 0, 1, 0, NULL, NULL, 1700000000000);
+INSERT INTO pl_inbox (session_id, position, request_id, input_hash, body, options, created_at_ms, taken_at_ms, send_index, seq, op) VALUES ('sess_done', 1, 'req-3', 'h1', NULL, '{}', 1700000000000, 1700000000000, NULL, NULL, '943b8bab0758fc6a');
+INSERT INTO pl_inbox (session_id, position, request_id, input_hash, body, options, created_at_ms, taken_at_ms, send_index, seq, op) VALUES ('sess_fork', 1, 'req-2', 'h1', '{"parts":[{"type":"text","text":"By the window."}]}', '{}', 1700000000000, NULL, NULL, NULL, 'ea564b758a6fe33f');

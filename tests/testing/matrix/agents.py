@@ -1,0 +1,120 @@
+"""Is a user's agent as a crash matrix takes it, and the same with defects of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from power_loop import Clock, LLMRequest, LLMResponse, Role, StatefulAgentLoop, ToolCallPart, Usage, tool
+from power_loop.testing import ScriptedLLM, crash_point, crash_problem
+
+
+@tool(effect="read")
+async def look_up(title: str) -> str:
+    """Look a book up."""
+    return f"{title} costs 7 euros"
+
+
+@tool(effect="once")
+def order(title: str) -> str:
+    """Order a book."""
+    crash_point("ordered")
+    return f"{title} is ordered"
+
+
+def say(request: LLMRequest) -> LLMResponse:
+    """Answer by what stands in the request: look up and order, then tell."""
+    usage = Usage(10 * len(request.messages), 5)
+    last = max(at for at, message in enumerate(request.messages) if message.role is Role.USER)
+    results = [message for message in request.messages[last:] if message.role is Role.TOOL]
+    if not results:
+        calls = [ToolCallPart("", spec.name, '{"title": "Emma"}') for spec in request.tools]
+        return LLMResponse.of_calls(*calls, usage=usage)
+    return LLMResponse.of_text(f"I have {len(results)} results.", usage=usage)
+
+
+def make_shop(dsn: str, *, clock: Clock | None = None) -> StatefulAgentLoop:
+    """Return the agent."""
+    return _shop(dsn, [look_up, order], clock)
+
+
+def make_clockless(dsn: str) -> StatefulAgentLoop:
+    """Return the agent as one makes it who thinks of no clock."""
+    return _shop(dsn, [look_up, order])
+
+
+def make_with(dsn: str, *, tools: Any, clock: Clock | None = None) -> StatefulAgentLoop:
+    """Return an agent with the tools that it is given."""
+    return _shop(dsn, tools, clock)
+
+
+def _shop(dsn: str, tools: Any, clock: Clock | None = None) -> StatefulAgentLoop:
+    return StatefulAgentLoop(llm=ScriptedLLM([say], repeat_last=True), dsn=dsn, tool_registry=tools, clock=clock)
+
+
+async def buy(loop: StatefulAgentLoop, session_id: str) -> Any:
+    """Send the wish for a book."""
+    return await loop.send("I want Emma.", session_id=session_id, request_id="buy")
+
+
+# ---- defects ----
+
+
+def _lines() -> Path:
+    return Path(os.environ["POWER_LOOP_CRASH_WORLD"]) / "orders"
+
+
+@tool(effect="idempotent")
+def careless_order(title: str) -> str:
+    """Order a book, and call it safe to repeat although it is not."""
+    with _lines().open("a") as file:
+        file.write(f"{title}\n")
+    crash_point("ordered")
+    return f"{title} is ordered"
+
+
+async def one_order(loop: StatefulAgentLoop, session_id: str) -> list[str]:
+    """Tell how many books came."""
+    count = len(_lines().read_text().splitlines()) if _lines().exists() else 0
+    return [] if count == 1 else [f"{count} books came"]
+
+
+async def buy_without_an_id(loop: StatefulAgentLoop, session_id: str) -> Any:
+    """Send the wish for a book so that a repeat is another wish."""
+    return await loop.send("I want Emma.", session_id=session_id)
+
+
+@tool(effect="read")
+def leave_a_child(title: str) -> str:
+    """Start a process and forget it."""
+    subprocess.Popen(["sleep", "30"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return f"{title} is on its way"
+
+
+@tool(effect="read")
+def complain(title: str) -> str:
+    """Notice something."""
+    crash_problem(f"{title} is out of print")
+    return "hm"
+
+
+async def fail(loop: StatefulAgentLoop, session_id: str) -> Any:
+    """Fail without any fault."""
+    return await loop.resume(session_id, answers={"nobody": "asked"})  # type: ignore[dict-item]
+
+
+def give_careless() -> list[Any]:
+    """Return the tools of a shop that orders carelessly."""
+    return [careless_order]
+
+
+def give_child() -> list[Any]:
+    """Return the tools of a shop that leaves processes behind."""
+    return [leave_a_child]
+
+
+def give_complaint() -> list[Any]:
+    """Return the tools of a shop that notices something."""
+    return [complain]
