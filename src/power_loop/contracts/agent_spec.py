@@ -64,6 +64,45 @@ class AgentSpec:
         if self.permission_mode is not None:
             object.__setattr__(self, "permission_mode", PermissionMode(self.permission_mode))
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as JSON."""
+        schema = self.output_schema
+        if isinstance(schema, Mapping):
+            schema = OutputSchema(schema)
+        return {
+            "name": self.name,
+            "system_prompt": self.system_prompt,
+            "description": self.description,
+            "tools": None if self.tools is None else list(self.tools),
+            "model": self.model,
+            "limits": None if self.limits is None else self.limits.to_json(),
+            "output_schema": None
+            if schema is None
+            else {"schema": dict(schema.schema), "name": schema.name, "description": schema.description},
+            "permission_rules": [rule.to_json() for rule in self.permission_rules],
+            "permission_mode": None if self.permission_mode is None else self.permission_mode.value,
+            "lifecycle": self.lifecycle.value,
+            "budget": None if self.budget is None else self.budget.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AgentSpec:
+        """Return the spec of what `to_json` gave. Raises `agent.invalid_spec`."""
+        limits, schema, budget = value["limits"], value["output_schema"], value["budget"]
+        return cls(
+            name=value["name"],
+            system_prompt=value["system_prompt"],
+            description=value["description"],
+            tools=value["tools"],
+            model=value["model"],
+            limits=None if limits is None else SendLimits.from_json(limits),
+            output_schema=None if schema is None else OutputSchema(**schema),
+            permission_rules=[PermissionRule.from_json(rule) for rule in value["permission_rules"]],
+            permission_mode=value["permission_mode"],
+            lifecycle=value["lifecycle"],
+            budget=None if budget is None else Budget.from_json(budget),
+        )
+
     def _claims(self) -> list[tuple[bool, str]]:
         """Return what has to hold, each with what is said where it does not."""
         schema: Any = self.output_schema
