@@ -100,6 +100,8 @@ if TYPE_CHECKING:
     from power_loop.contracts.errors import ToolDefinitionError as ToolDefinitionError
     from power_loop.contracts.errors import ToolError as ToolError
     from power_loop.contracts.errors import TransactionError as TransactionError
+    from power_loop.contracts.errors import WorkflowError as WorkflowError
+    from power_loop.contracts.errors import WorkflowSpecError as WorkflowSpecError
     from power_loop.contracts.events import AgentEvent as AgentEvent
     from power_loop.contracts.events import AgentFinished as AgentFinished
     from power_loop.contracts.events import AgentStarted as AgentStarted
@@ -280,6 +282,7 @@ if TYPE_CHECKING:
     from power_loop.contracts.upkeep import Pruned as Pruned
     from power_loop.contracts.upkeep import Vacuumed as Vacuumed
     from power_loop.contracts.version import __version__ as __version__
+    from power_loop.contracts.workflow_problem import WorkflowProblem as WorkflowProblem
     from power_loop.core.bus import AgentEventBus as AgentEventBus
     from power_loop.core.bus import Subscription as Subscription
     from power_loop.core.context.facts import LLMFacts as LLMFacts
@@ -414,6 +417,8 @@ _HOMES: dict[str, str] = {
     "StoreValueError": "power_loop.contracts.errors",
     "ToolDefinitionError": "power_loop.contracts.errors",
     "ToolError": "power_loop.contracts.errors",
+    "WorkflowError": "power_loop.contracts.errors",
+    "WorkflowSpecError": "power_loop.contracts.errors",
     "TransactionError": "power_loop.contracts.errors",
     "ProcessError": "power_loop.contracts.errors",
     "SandboxUnavailableError": "power_loop.contracts.errors",
@@ -603,6 +608,7 @@ _HOMES: dict[str, str] = {
     "Pruned": "power_loop.contracts.upkeep",
     "Vacuumed": "power_loop.contracts.upkeep",
     "__version__": "power_loop.contracts.version",
+    "WorkflowProblem": "power_loop.contracts.workflow_problem",
     "AgentEventBus": "power_loop.core.bus",
     "Subscription": "power_loop.core.bus",
     "LLMFacts": "power_loop.core.context.facts",

@@ -57,6 +57,8 @@ PowerLoopError
 ├── ToolError                   tool.failed           (raise it in a handler: its text goes to the model)
 │   ├── PathRefusedError        path.refused
 │   └── ToolDefinitionError     tool.invalid_definition
+├── WorkflowError
+│   └── WorkflowSpecError       workflow.invalid_spec
 └── OutputError                 output.invalid
 """
 
@@ -64,6 +66,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
+
+from power_loop.contracts.workflow_problem import WorkflowProblem
 
 
 class PowerLoopError(Exception):
@@ -579,6 +583,20 @@ class ToolDefinitionError(ToolError):
     code = "tool.invalid_definition"
 
     def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class WorkflowError(PowerLoopError):
+    """Is the root of what goes wrong with a workflow."""
+
+
+class WorkflowSpecError(WorkflowError):
+    """Says that a workflow's spec cannot be used; `problems` are all that is wrong with it, each with its place."""
+
+    code = "workflow.invalid_spec"
+
+    def __init__(self, message: str, *, problems: Sequence[WorkflowProblem] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
 
