@@ -12,12 +12,15 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from power_loop import AgentEventBus, StatefulAgentLoop, ToolRegistry, Waiting, tool
+from power_loop.contracts.budgets import Budget, NewBudget
 from power_loop.contracts.messages import ImagePart, Message, Origin, Role, TextPart, ToolCallPart
-from power_loop.contracts.records import Accepted, NewCall, NewReply, NewSend, ProjectedMessage, SendEnd
+from power_loop.contracts.records import Accepted, NewCall, NewChild, NewReply, NewSend, ProjectedMessage, SendEnd
 from power_loop.contracts.states import CallState, Effect, SendStatus
 from power_loop.runtime.store.open import open_store
 from power_loop.runtime.store.schema import schema_ddl
@@ -107,6 +110,7 @@ async def make_sessions(dsn: str) -> None:
     await store.create_session("sess_closed", system_prompt=None, metadata={})
     await store.close_session("sess_closed")
     await make_folded(store)
+    await make_tree(store)
     await store.memories.add("user=ada", _WORDS, session_id="sess_done", metadata={"kind": "word"})
     await store.aclose()
 
@@ -124,6 +128,21 @@ async def make_folded(store: SqlSessionStore) -> None:
     held = await accepted(store, "sess_folded", _OWNER, "And this?")
     made = fold(2, held.send_index, summary=_WORDS, pinned_seqs=(1,), model="m", model_calls=1, usage=TEN_AND_THREE)
     await store.append_fold(held.lease, made, at_seq=held.next_seq)
+    await store.append_reply(held.lease, reply(held, end=COMPLETED))
+
+
+async def make_tree(store: SqlSessionStore) -> None:
+    """Make a session with a budget, a session of an agent below it that this pays for, and a blackboard of both."""
+    await store.create_session("sess_parent", system_prompt=None, metadata={})
+    paying = replace(new_send("Ask an agent."), budget=NewBudget(Budget(max_tokens=1000, max_cost=Decimal(2))))
+    held = await store.accept(claim("sess_parent", _OWNER), paying)
+    assert isinstance(held, Accepted)
+    await store.create_child(NewChild("sess_child", None, {"name": "a"}, {}, "sess_parent", 1, "sess_parent", 1))
+    paid = replace(new_send("Look it up."), paid_by=("sess_parent", 1))
+    below = await store.accept(claim("sess_child", _OWNER), paid)
+    assert isinstance(below, Accepted)
+    await store.append_reply(below.lease, reply(below, end=COMPLETED))
+    await store.post_entry("sess_child", "plan/1", {"do": _WORDS}, author_session_id="sess_child")
     await store.append_reply(held.lease, reply(held, end=COMPLETED))
 
 

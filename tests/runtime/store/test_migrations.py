@@ -30,6 +30,7 @@ _OTHERS = {
     1: {"sess_closed": 0},
     2: {"sess_closed": 0, "sess_fork": 6},
     3: {"sess_closed": 0, "sess_fork": 6, "sess_folded": 4},
+    4: {"sess_closed": 0, "sess_fork": 6, "sess_folded": 4, "sess_parent": 2, "sess_child": 2},
 }
 
 

@@ -448,6 +448,48 @@ BUDGET_HOLDS = Table(
     since=4,
 )
 
+# What a session is to be woken by, and with which input. `wake_at_ms` is when somebody has to look at the row: when it
+# is due, when the claim of it is over, or when it is tried again; NULL where it has ended. `epoch` counts its claims.
+TIMERS = Table(
+    "timers",
+    (
+        _key("id"),
+        _key("session_id"),
+        _key("state"),
+        _maybe("name", Kind.TEXT),
+        _key("made_by"),
+        Column("schedule", Kind.JSON),
+        Column("body", Kind.JSON),
+        _key("input_hash"),
+        # The number of the next firing, from 1 on; the moment that the schedule gave it, and when it is due: later
+        # where jitter or a hook says so.
+        _integer("number"),
+        _maybe("planned_at_ms", Kind.INTEGER),
+        _maybe("due_at_ms", Kind.INTEGER),
+        _maybe("wake_at_ms", Kind.INTEGER),
+        _maybe("owner", Kind.KEY),
+        _integer("epoch"),
+        _integer("delivered"),
+        _integer("missed"),
+        _integer("vetoed"),
+        # How often the next firing failed so far, and what the last failure said.
+        _integer("failures"),
+        _maybe("last_error", Kind.TEXT),
+        _integer("created_at_ms"),
+        _maybe("delivered_at_ms", Kind.INTEGER),
+        _maybe("ended_at_ms", Kind.INTEGER),
+        # The token of the last write.
+        _key("op"),
+    ),
+    primary_key=("id",),
+    indexes=(
+        Index("timers_by_wake", ("wake_at_ms", "id"), where="wake_at_ms IS NOT NULL", since=5),
+        Index("timers_by_session", ("session_id", "id"), since=5),
+        Index("timers_by_end", ("ended_at_ms", "id"), where="ended_at_ms IS NOT NULL", since=5),
+    ),
+    since=5,
+)
+
 TABLES = (
     SCHEMA_MIGRATIONS,
     SESSIONS,
@@ -466,4 +508,5 @@ TABLES = (
     BLACKBOARD_ENTRIES,
     BUDGETS,
     BUDGET_HOLDS,
+    TIMERS,
 )

@@ -21,6 +21,7 @@ VIEWS = (
     "v_memories",
     "v_blackboard",
     "v_budgets",
+    "v_timers",
 )
 
 
@@ -54,6 +55,7 @@ def _queries(dialect: Dialect) -> tuple[str, ...]:
         _memories(dialect),
         _blackboard(dialect),
         _budgets(dialect),
+        _timers(dialect),
     )
 
 
@@ -317,3 +319,27 @@ def _budgets(dialect: Dialect) -> str:
   {dialect.time_of("b.deadline_at_ms")} AS deadline_at,
   {dialect.time_of("b.created_at_ms")} AS created_at
 FROM {{budgets}} b"""
+
+
+def _timers(dialect: Dialect) -> str:
+    return f"""SELECT
+  t.id,
+  t.session_id,
+  t.state,
+  t.name,
+  t.made_by,
+  {dialect.time_of("t.due_at_ms")} AS due_at,
+  CASE WHEN t.due_at_ms <= {dialect.now_ms} THEN 1 ELSE 0 END AS is_due,
+  t.owner,
+  t.number,
+  t.delivered,
+  t.missed,
+  t.vetoed,
+  t.failures,
+  t.last_error,
+  {dialect.time_of("t.delivered_at_ms")} AS delivered_at,
+  {dialect.time_of("t.created_at_ms")} AS created_at,
+  {dialect.time_of("t.ended_at_ms")} AS ended_at,
+  t.schedule,
+  t.body
+FROM {{timers}} t"""
