@@ -12,6 +12,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -157,7 +158,7 @@ def literal(value: Any, *, doubles_backslashes: bool) -> str:
 def script(database: Path, scheme: str) -> str:
     """Return the script that makes the tables, the views and the rows in a database of a kind."""
     lines = [schema_ddl(scheme)]
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection:
         for table in TABLES:
             if table is SCHEMA_MIGRATIONS:
                 continue
