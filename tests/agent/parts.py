@@ -35,6 +35,13 @@ async def within_limit(work: Awaitable[T]) -> T:
     return await asyncio.wait_for(work, LIMIT_S)
 
 
+def pass_time(seconds: float) -> None:
+    """Put the clock of the running event loop forward, so that what is to come within these seconds comes at once."""
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    loop.time = lambda: now() + seconds  # type: ignore[method-assign]
+
+
 async def until(claim: Callable[[], bool]) -> None:
     """Let the event loop go round until a claim is true."""
     while not claim():  # noqa: ASYNC110 - what is claimed has no event to wait for

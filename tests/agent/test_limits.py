@@ -15,13 +15,14 @@ from power_loop import (
     SendStatus,
     StopReason,
     TextDelta,
+    ToolCallFinished,
     Usage,
     tool,
 )
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, answers, error_answers, said, within_limit
+from .parts import Ears, Gate, answers, error_answers, pass_time, said, until, within_limit
 
 
 @tool(effect="read")
@@ -135,7 +136,10 @@ async def test_when_the_time_is_over_in_a_model_call_the_send_ends(make_loop: Ma
     gate = Gate()
     loop = make_loop(call("look", text="Looking."), gate.then("Never."), "Fine.", tool_registry=[look])
     sid = await loop.new_session()
-    result = await within_limit(loop.send("go", session_id=sid, limits=SendLimits(max_seconds=0.5)))
+    sending = asyncio.create_task(loop.send("go", session_id=sid, limits=SendLimits(max_seconds=60)))
+    await gate.someone()
+    pass_time(60)
+    result = await within_limit(sending)
     assert (result.status, result.final_text) == (SendStatus.TIME_EXCEEDED, "Looking.")
     assert gate.cancelled == 1
     assert (await loop.send("more", session_id=sid)).final_text == "Fine."
@@ -152,7 +156,12 @@ async def test_when_the_time_is_over_in_a_tool_its_call_is_settled(make_loop: Ma
 
     loop = make_loop(calls(("wait", {}), ("look", {})), "Fine.", tool_registry=[wait, look])
     sid = await loop.new_session()
-    result = await within_limit(loop.send("go", session_id=sid, limits=SendLimits(max_seconds=0.5)))
+    ears = Ears(loop, types=(ToolCallFinished,))
+    sending = asyncio.create_task(loop.send("go", session_id=sid, limits=SendLimits(max_seconds=60)))
+    await gate.someone()
+    await within_limit(until(lambda: bool(ears.of(ToolCallFinished))))
+    pass_time(60)
+    result = await within_limit(sending)
     assert result.status is SendStatus.TIME_EXCEEDED
     assert gate.cancelled == 1
     await loop.send("more", session_id=sid)

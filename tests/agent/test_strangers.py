@@ -13,6 +13,7 @@ from power_loop import (
     HookFailed,
     LLMError,
     LLMResponse,
+    LoopConfig,
     Message,
     Rewrite,
     Role,
@@ -28,7 +29,7 @@ from power_loop.core.turn import scope
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, Panic, Unprintable, answers, said, within_limit
+from .parts import Ears, Gate, Panic, Unprintable, answers, pass_time, said, within_limit
 
 
 @tool
@@ -65,11 +66,13 @@ async def test_a_hook_that_hangs_where_it_is_told_is_left_behind_by_a_turn_that_
     gate = Gate()
     handle = loop.hooks.add(point, lambda context: gate.passing(), name="hangs")
     sid = await loop.new_session()
-    limits = SendLimits(max_seconds=0.2) if way == "time" else None
+    limits = SendLimits(max_seconds=600) if way == "time" else None
     sending = asyncio.create_task(loop.send("go", session_id=sid, limits=limits))
     await gate.someone()
     if way == "cancel":
         assert await loop.cancel(sid)
+    else:
+        pass_time(600)
     result = await within_limit(sending)
     stopped = SendStatus.TIME_EXCEEDED if way == "time" else SendStatus.CANCELLED
     assert result.status is (SendStatus.COMPLETED if point == "send.end" else stopped)
@@ -137,16 +140,16 @@ async def test_the_time_of_a_send_runs_while_hooks_are_asked_about_its_input(mak
 
 @pytest.mark.parametrize("way", ["send", "resume"])
 async def test_the_time_of_a_turn_runs_while_it_waits_in_line(make_loop: MakeLoop, way: str) -> None:
-    loop, other, gate = make_loop(LLMError("down"), "Done."), make_loop("Done."), Gate()
+    other, gate = make_loop("Done."), Gate()
+    loop = make_loop("Never.", config=LoopConfig(limits=SendLimits(max_seconds=0.05)))
     sid = await loop.new_session()
-    limits = SendLimits(max_seconds=0.05)
     if way == "resume":
         with pytest.raises(LLMError):
-            await loop.send("go", session_id=sid, limits=limits)
+            await make_loop(LLMError("down")).send("go", session_id=sid)
     other.hooks.add("send.start", lambda context: gate.passing())
     ahead = asyncio.create_task(other.send("first", session_id=sid))
     await gate.someone()
-    behind = loop.resume(sid) if way == "resume" else loop.send("go", session_id=sid, limits=limits)
+    behind = loop.resume(sid) if way == "resume" else loop.send("go", session_id=sid)
     result = await within_limit(behind)
     assert (result.status, result.send_index) == (SendStatus.TIME_EXCEEDED, 0)
     gate.open()

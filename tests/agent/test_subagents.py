@@ -53,7 +53,7 @@ from tests.conformance.backends import BACKENDS, Place
 from tests.conformance.parts import HandClock
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, answers, error_answers, until, within_limit
+from .parts import Ears, Gate, answers, error_answers, pass_time, until, within_limit
 
 TEA = AgentSpec("tea", "You know tea.", tools=["look_up"])
 ANY = AgentSpec("tea", "You know tea.")
@@ -396,7 +396,7 @@ async def test_who_ends_a_send_ends_its_agents_before_it_rests(make_loop: MakeLo
     llm = Cast(top=[spawns("a", "b")], tea=[gate.then("x"), gate.then("y")])
     loop = make_loop(llm=llm, tool_registry=[look_up, *agent_tools([TEA])])
     sid = await loop.new_session()
-    limits = SendLimits(max_seconds=0.5) if how == "time" else None
+    limits = SendLimits(max_seconds=600) if how == "time" else None
     sending = asyncio.ensure_future(loop.send("go", session_id=sid, limits=limits))
     await within_limit(until(lambda: gate.came == 2))
     states: list[SendStatus] = []
@@ -410,6 +410,7 @@ async def test_who_ends_a_send_ends_its_agents_before_it_rests(make_loop: MakeLo
         with pytest.raises(asyncio.CancelledError):
             await within_limit(sending)
     elif how == "time":
+        pass_time(600)
         await within_limit(sending)
     elif how == "cancel":
         assert await loop.cancel(sid, reason="enough")

@@ -32,7 +32,7 @@ from power_loop import (
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, answers, error_answers, said, until, within_limit
+from .parts import Ears, Gate, answers, error_answers, pass_time, said, until, within_limit
 
 TAG: contextvars.ContextVar[str] = contextvars.ContextVar("tag", default="none")
 
@@ -556,14 +556,16 @@ async def test_a_call_that_takes_too_long_is_ended_and_the_model_is_told(make_lo
         return "late"
 
     handler = wait_async if is_async else wait_sync
-    # Long enough for a busy machine to begin the handler at all.
-    slow = ToolDefinition("slow", "Wait.", schema(), handler, timeout_s=0.3, takes_context="ctx")
+    slow = ToolDefinition("slow", "Wait.", schema(), handler, timeout_s=10, takes_context="ctx")
     try:
-        loop = await run(make_loop, [slow], ("slow", {}))
+        running = asyncio.create_task(run(make_loop, [slow], ("slow", {})))
+        await within_limit(until(lambda: bool(token)))
+        pass_time(10)
+        loop = await within_limit(running)
     finally:
         go_on.set()
     [told] = error_answers(loop.llm.requests[1])
-    assert "did not finish within 0.3 seconds" in told
+    assert "did not finish within 10 seconds" in told
     assert ("still be running" in told) is not is_async
     assert token[0].is_cancelled
     assert token[0].reason == "timeout"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import pytest
 
 from power_loop import LLMError, LLMRetryPolicy, LoopConfig, SendFailed, SendFinished, SendStatus, StreamReset
+from tests.agent.parts import pass_time
 from tests.model_server import Failure, faults, say
 
 from .stage import ANSWER_COST, SECRET, USAGE, Stages, Way, cost, paying, playing
@@ -128,8 +130,11 @@ async def test_an_error_inside_http_200_is_a_failure_like_any_other(stages: Stag
 
 
 async def test_silence_in_place_of_an_answer_is_a_timeout(stages: Stages, way: Way) -> None:
-    async with playing(stages, way, faults.hang(), say("Hello."), idle_timeout_s=0.2) as stage:
-        assert (await stage.send("Hello?")).final_text == "Hello."
+    async with playing(stages, way, faults.hang(), say("Hello."), idle_timeout_s=5) as stage:
+        sending = asyncio.create_task(stage.send("Hello?"))
+        await stage.server.wait_for_hang()
+        pass_time(5)
+        assert (await sending).final_text == "Hello."
         assert stage.failures == [("llm.timeout", True)]
         await stage.server.wait_until(lambda: stage.server.requests[0].client_left)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from power_loop import LLMCallFinished, SendStatus, StreamReset, TextDelta
+from power_loop import LLMCallFinished, SendStatus, StreamReset, TextDelta, ToolCallDelta
 from power_loop.core.context import texts
+from tests.agent.parts import pass_time, until, within_limit
 from tests.model_server import Fault, faults, say
 from tests.model_server.harmless import HARMLESS, HARMLESS_ON_OPENAI
 
@@ -127,8 +129,12 @@ async def test_a_spoiled_answer_of_compatible_servers_is_tried_again(
 async def test_silence_within_an_answer_is_tried_again(stages: Stages, way: Way) -> None:
     fault = faults.hang_after(1)
     script = (paying(faults=(fault,)), paying(), say("Done.", usage=USAGE))
-    async with playing(stages, way, *script, idle_timeout_s=0.2) as stage:
-        result = await stage.send("Pay Éva.")
+    async with playing(stages, way, *script, idle_timeout_s=5) as stage:
+        sending = asyncio.create_task(stage.send("Pay Éva."))
+        await within_limit(until(lambda: bool(stage.ears.of(ToolCallDelta))))
+        await stage.server.wait_for_hang()
+        pass_time(5)
+        result = await sending
         assert (result.status, stage.paid) == (SendStatus.COMPLETED, ["éva"])
         assert stage.failures == [("llm.timeout", True)]
         await stage.server.wait_until(lambda: stage.server.requests[0].client_left)

@@ -54,5 +54,7 @@ def env_of(folder: Path) -> RuntimeEnv:
 
 
 BACKENDS: dict[str, Make] = {"local": local, "wrapped": wrapped, "sandboxed": sandboxed}
+#: Time limits of a command that is to begin, be it on a busy machine: the first in which it does is enough.
+TIME_LIMITS_S = (0.3, 3, 20)
 #: Little of everything, so that limits are met.
 SMALL = ShellLimits(max_shells=2, max_jobs=2, max_command_bytes=1_000, shown_bytes=100, file_bytes=5_000, grace_s=0.05)

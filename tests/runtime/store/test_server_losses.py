@@ -193,7 +193,7 @@ async def test_moves_of_a_turn_survive_a_cut_at_every_commit(server: Server, dsn
 async def test_a_network_that_swallows_everything_is_given_up_in_time(server: Server, dsn: str, proxy: Proxy) -> None:
     # With TLS where the server has it: there, whoever closes politely waits for an answer to that too.
     async with opened(
-        proxy.dsn(dsn), "statement_timeout_s=0.2&lock_timeout_s=0.2&connect_timeout_s=0.3&retry_s=0.5"
+        proxy.dsn(dsn), "statement_timeout_s=1&lock_timeout_s=1&connect_timeout_s=2&retry_s=2"
     ) as database:
         await database.write("put", put(database, "a"))
         proxy.swallow()
