@@ -78,7 +78,9 @@ class _Condition:
         op = value.get("op")
         if isinstance(op, str) and op in UNARY:
             return UNARY_COMPARISON.read(value, path, notes)
-        return BINARY_COMPARISON.read(value, path, notes)
+        if isinstance(op, str) and op in BINARY:
+            return BINARY_COMPARISON.read(value, path, notes)
+        return _UNKNOWN_COMPARISON.read(value, path, notes)
 
     def schema(self) -> Any:
         """Return its schema."""
@@ -121,6 +123,8 @@ BINARY_COMPARISON = Record(
 UNARY_COMPARISON = Record(
     "test", (_REF, Key("op", Choice(tuple(UNARY), SYNONYMS), "What is asked of it.", is_required=True))
 )
+_ANY_OPERATOR = Key("op", Choice((*BINARY, *UNARY), SYNONYMS), "How it is looked at.", is_required=True)
+_UNKNOWN_COMPARISON = Record("comparison", (_REF, _ANY_OPERATOR, Key("value", Anything(), "What it is compared with.")))
 
 
 # --- what every node may have ---------------------------------------------------------------------------------------

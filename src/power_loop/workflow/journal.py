@@ -80,10 +80,13 @@ class Journal:
     """Is all records of one run, indexed; the engine keeps it up to date, and decisions only read it.
 
     `input` is the run's. `note` takes a record that is durable; a later record of the same path replaces the earlier.
-    `drive` tells that this engine runs a step at the moment, so that it is not started again; a record puts an end to
-    that. A step whose record says `started` and that nobody drives was interrupted: it is started again, under the same
-    attempt, so that its executor finds what became of it. An agent whose record says `waiting` asked a person: it is
-    left alone until its record says `started` again. `cancel` tells that the run was asked to stop.
+    `drive` tells that this engine runs a step at the moment, so that it is not started again; a record that is not
+    `started`, or `release`, puts an end to that. A step whose record says `started` and that nobody drives was
+    interrupted: it is started again, under the same attempt, so that its executor finds what became of it. An agent
+    whose record says `waiting` asked a person: it is left alone until its record says `started` again. `cancel` tells
+    that the run was asked to stop.
+
+    `changed` and `memo` are the decisions' own: what they have not read yet, and what they made of what they have.
     """
 
     def __init__(self, input: Any = None, records: Iterable[StepRecord] = (), *, is_cancelled: bool = False) -> None:
@@ -91,23 +94,41 @@ class Journal:
         self.is_cancelled = is_cancelled
         self.records: dict[str, StepRecord] = {}
         self.signals: dict[int, SignalRecord] = {}
+        self._untaken: dict[int, SignalRecord] = {}
         self.driven: set[str] = set()
+        self.changed: list[str] = []
+        self.memo: Any = None
         for record in records:
             self.note(record)
 
     def note(self, record: StepRecord) -> None:
         """Take in a record that is durable."""
         self.records[record.path] = record
+        self.changed.append(record.path)
         if record.state is not StepState.STARTED:
             self.driven.discard(record.path)
 
     def drive(self, path: str) -> None:
         """Remember that this engine runs a step."""
         self.driven.add(path)
+        self.changed.append(path)
+
+    def release(self, path: str) -> None:
+        """Forget that this engine runs a step: it is started again."""
+        self.driven.discard(path)
+        self.changed.append(path)
 
     def signal(self, signal: SignalRecord) -> None:
         """Take in a signal, or that it was taken."""
         self.signals[signal.position] = signal
+        if signal.taken_by is None:
+            self._untaken[signal.position] = signal
+        else:
+            self._untaken.pop(signal.position, None)
+
+    def untaken(self) -> list[SignalRecord]:
+        """Return the signals that no wait has taken, in order."""
+        return [signal for _, signal in sorted(self._untaken.items())]
 
     def cancel(self) -> None:
         """Remember that the run was asked to stop."""

@@ -68,8 +68,12 @@ class Text:
         if len(value) > self.most:
             notes.add(path, f"it has {len(value)} characters", expected=self.expected)
             return REFUSED
-        if (self.is_said and not value.strip()) or (self.pattern is not None and not _fits(self.pattern, value)):
+        if self.is_said and not value.strip():
             return _refuse(value, path, notes, expected=self.expected)
+        if self.pattern is not None and not _fits(self.pattern, value):
+            bare = value.strip("{} ")
+            near = bare if _fits(self.pattern, bare) else ""
+            return _refuse(value, path, notes, expected=self.expected, suggestion=near)
         return value
 
     def schema(self) -> Any:

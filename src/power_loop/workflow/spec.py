@@ -84,10 +84,11 @@ class Node:
 
 @frozen
 class AgentNode(Node):
-    """Is an agent: `agent` holds its AgentSpec as JSON with the references in its texts, `input` what it is told,
-    `inputs_from` the nodes whose outputs stand behind that."""
+    """Is an agent: `agent` holds its AgentSpec as JSON, `texts` those of its fields in which references may stand,
+    `input` what it is told, `inputs_from` the nodes whose outputs stand behind that."""
 
-    agent: Template = Template("")
+    agent: Mapping[str, Any] = field(default_factory=dict)
+    texts: Template = Template({})
     input: Template = Template("")
     inputs_from: tuple[Reference, ...] = ()
 
