@@ -78,6 +78,8 @@ if TYPE_CHECKING:
     from power_loop.contracts.errors import ProcessError as ProcessError
     from power_loop.contracts.errors import RequestConflictError as RequestConflictError
     from power_loop.contracts.errors import ResultPrunedError as ResultPrunedError
+    from power_loop.contracts.errors import RunNotFoundError as RunNotFoundError
+    from power_loop.contracts.errors import RunSessionError as RunSessionError
     from power_loop.contracts.errors import SandboxUnavailableError as SandboxUnavailableError
     from power_loop.contracts.errors import SendPoisonedError as SendPoisonedError
     from power_loop.contracts.errors import SessionBusyError as SessionBusyError
@@ -283,6 +285,12 @@ if TYPE_CHECKING:
     from power_loop.contracts.upkeep import Vacuumed as Vacuumed
     from power_loop.contracts.version import __version__ as __version__
     from power_loop.contracts.workflow_problem import WorkflowProblem as WorkflowProblem
+    from power_loop.contracts.workflow_runs import NewRun as NewRun
+    from power_loop.contracts.workflow_runs import RunEnd as RunEnd
+    from power_loop.contracts.workflow_runs import RunWrite as RunWrite
+    from power_loop.contracts.workflow_runs import WorkflowRunRecord as WorkflowRunRecord
+    from power_loop.contracts.workflow_runs import WorkflowSignalRecord as WorkflowSignalRecord
+    from power_loop.contracts.workflow_runs import WorkflowStepRecord as WorkflowStepRecord
     from power_loop.core.bus import AgentEventBus as AgentEventBus
     from power_loop.core.bus import Subscription as Subscription
     from power_loop.core.context.facts import LLMFacts as LLMFacts
@@ -402,6 +410,8 @@ _HOMES: dict[str, str] = {
     "SessionClosedError": "power_loop.contracts.errors",
     "SessionError": "power_loop.contracts.errors",
     "SessionExistsError": "power_loop.contracts.errors",
+    "RunNotFoundError": "power_loop.contracts.errors",
+    "RunSessionError": "power_loop.contracts.errors",
     "SessionForkedError": "power_loop.contracts.errors",
     "SessionNotFoundError": "power_loop.contracts.errors",
     "SessionPendingError": "power_loop.contracts.errors",
@@ -607,6 +617,12 @@ _HOMES: dict[str, str] = {
     "OnConflict": "power_loop.contracts.upkeep",
     "Pruned": "power_loop.contracts.upkeep",
     "Vacuumed": "power_loop.contracts.upkeep",
+    "NewRun": "power_loop.contracts.workflow_runs",
+    "RunEnd": "power_loop.contracts.workflow_runs",
+    "RunWrite": "power_loop.contracts.workflow_runs",
+    "WorkflowRunRecord": "power_loop.contracts.workflow_runs",
+    "WorkflowSignalRecord": "power_loop.contracts.workflow_runs",
+    "WorkflowStepRecord": "power_loop.contracts.workflow_runs",
     "__version__": "power_loop.contracts.version",
     "WorkflowProblem": "power_loop.contracts.workflow_problem",
     "AgentEventBus": "power_loop.core.bus",
@@ -678,6 +694,12 @@ _PORT = (
         "Granted",
         "Shortage",
         "Charge",
+        "NewRun",
+        "RunEnd",
+        "RunWrite",
+        "WorkflowRunRecord",
+        "WorkflowSignalRecord",
+        "WorkflowStepRecord",
     ),
     *(
         "SendEnd",

@@ -27,6 +27,8 @@ PowerLoopError
 │   ├── CallNotFoundError       call.not_found
 │   ├── CallNotWaitingError     call.not_waiting
 │   ├── ModelCallNotFoundError  model_call.not_found
+│   ├── RunNotFoundError        workflow.not_found
+│   ├── RunSessionError         workflow.not_a_conversation
 │   └── ResultPrunedError       call.result_pruned
 ├── StoreError
 │   ├── StoreUnavailableError   store.unavailable
@@ -303,6 +305,18 @@ class ModelCallNotFoundError(SessionError):
     def __init__(self, message: str, *, session_id: str, call: int | None) -> None:
         super().__init__(message, session_id=session_id)
         self.call = call
+
+
+class RunNotFoundError(SessionError):
+    """Says that the store holds no workflow run of this id."""
+
+    code = "workflow.not_found"
+
+
+class RunSessionError(SessionError):
+    """Says that a session is a workflow's run: its engine drives it, and nobody talks to it."""
+
+    code = "workflow.not_a_conversation"
 
 
 class ResultPrunedError(SessionError):

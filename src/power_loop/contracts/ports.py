@@ -37,6 +37,14 @@ from power_loop.contracts.records import (
 )
 from power_loop.contracts.states import CallState, SessionState
 from power_loop.contracts.tools import ToolBody
+from power_loop.contracts.workflow_runs import (
+    NewRun,
+    RunEnd,
+    RunWrite,
+    WorkflowRunRecord,
+    WorkflowSignalRecord,
+    WorkflowStepRecord,
+)
 
 
 class Signalled(Exception):  # noqa: N818  (a signal to the running turn, not an error)
@@ -357,6 +365,56 @@ class SessionStore(Protocol):
 
     async def remove_entry(self, session_id: str, key: str, *, expected_version: int) -> None:
         """Take away an entry that has this version. Raises `blackboard.conflict` as `update_entry` does."""
+        ...
+
+    # ---- the runs of workflows ----
+
+    async def create_run(self, run: NewRun, *, lease: Lease | None = None) -> WorkflowRunRecord:
+        """Make a run with its session, or return the one that is there already.
+
+        With the `lease` of the parent's turn, nothing is made once that is lost. Raises `session.lease_lost`,
+        `session.exists` for an id that is another one's.
+        """
+        ...
+
+    async def advance_run(
+        self, lease: Lease, write: RunWrite, *, at_seq: int, send_index: int, end: RunEnd | None = None
+    ) -> None:
+        """Write steps of a run and what belongs to them; with `end` it comes to rest and the lease is given back.
+
+        `at_seq` is the seq of the next message. Raises `session.lease_lost`, `Signalled`, and `store.corrupt` where the
+        rows are not there that are to change.
+        """
+        ...
+
+    async def signal_run(self, run_id: str, name: str, value: Any = None) -> WorkflowSignalRecord:
+        """Leave a signal to a run, and signal its engine. Raises `session.not_found`, `input.invalid` for a run that
+        has ended."""
+        ...
+
+    async def get_run(self, run_id: str) -> WorkflowRunRecord:
+        """Return a run. Raises `workflow.not_found`."""
+        ...
+
+    async def read_journal(
+        self, run_id: str
+    ) -> tuple[WorkflowRunRecord, tuple[WorkflowStepRecord, ...], tuple[WorkflowSignalRecord, ...]]:
+        """Return a run with its steps and the signals to it, in one snapshot. Raises `workflow.not_found`."""
+        ...
+
+    async def get_run_signals(self, run_id: str, *, after: int = 0) -> tuple[WorkflowSignalRecord, ...]:
+        """Return the signals to a run, in order, those behind a position."""
+        ...
+
+    async def list_runs(
+        self,
+        *,
+        state: str | None = None,
+        parent_session_id: str | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int = 50,
+    ) -> tuple[WorkflowRunRecord, ...]:
+        """Return runs, newest first, behind the one that was made at `before` and has that id; at most `limit`."""
         ...
 
     # ---- what nobody drives ----

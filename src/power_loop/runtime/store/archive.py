@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from power_loop.contracts.errors import SessionExistsError
+from power_loop.contracts.errors import RunSessionError, SessionExistsError
 from power_loop.contracts.states import OPEN_CALLS
 from power_loop.runtime.store.archive_format import (
     BLOB,
@@ -81,6 +81,7 @@ class Archives:
             )
             for kept in (BOARD, ENTRY, BUDGET)
         }
+        self._run = render("SELECT state FROM {workflow_runs} WHERE session_id = ?")
         self._inserts = {kept: render(insert_into(kept.table)) for kept in LINES}
 
     # ---- out ----
@@ -90,6 +91,8 @@ class Archives:
         found = await tx.query(self._head, (session_id,))
         if not found:
             raise not_found(session_id)
+        if await tx.query(self._run, (session_id,)):
+            raise _is_run(session_id)
         width = len(SESSION.columns)
         head, lineage, details = found[0][:width], found[0][width], found[0][width + 1 :]
         spans = spans_of(session_id, lineage)
@@ -182,6 +185,14 @@ class Archives:
             for start in range(0, len(rows), at_once):
                 params = [row_params(kept.table, {**row, **added}) for row in rows[start : start + at_once]]
                 await tx.execute_many(self._inserts[kept], params)
+
+
+def _is_run(session_id: str) -> RunSessionError:
+    return RunSessionError(
+        f"session {session_id!r} is a workflow's run, and no archive holds what its leaves did: get_run() gives its"
+        " result; backup() copies the whole database, runs and all",
+        session_id=session_id,
+    )
 
 
 def _names(kept: Kept, prefix: str = "") -> str:

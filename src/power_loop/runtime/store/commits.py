@@ -453,7 +453,7 @@ class Commits:
             if end is not None and end.has_payers:
                 await self._budgets.settle_left(tx, session_id)
             if report is not None:
-                await self._leave_report(tx, report, at_ms=at_ms, op=op)
+                await self.leave_report(tx, report, at_ms=at_ms, op=op)
 
         async def landed(tx: Transaction) -> bool:
             if await self._sessions.has_op(tx, session_id, op):
@@ -488,7 +488,7 @@ class Commits:
 
         return await self._database.write("reserve", body, landed=lambda tx: self._sessions.has_op(tx, session_id, op))
 
-    async def _leave_report(self, tx: Transaction, report: AgentReport, *, at_ms: int, op: str) -> None:
+    async def leave_report(self, tx: Transaction, report: AgentReport, *, at_ms: int, op: str) -> None:
         """Leave a report in the inbox of another session, unless that has it, is closed or is not there."""
         session_id, request_id = report.session_id, report.request_id
         if await self._inbox.get(tx, session_id, request_id=request_id) is not None:

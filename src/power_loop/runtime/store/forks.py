@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from power_loop.contracts.errors import InputError, SessionExistsError, StoreCorruptError
+from power_loop.contracts.errors import InputError, RunSessionError, SessionExistsError, StoreCorruptError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.numbers import is_whole
 from power_loop.contracts.states import SendStatus
@@ -44,6 +44,7 @@ class Forks:
     """Runs the statements that make a fork: as many for ten messages as for ten thousand, and no message is copied."""
 
     def __init__(self, render: Renderer) -> None:
+        self._run = render("SELECT state FROM {workflow_runs} WHERE session_id = ?")
         self._origin = render(
             "SELECT s.next_seq, s.version, d.system_prompt, d.metadata, d.tool_state, d.lineage FROM {sessions} s"
             " JOIN {session_details} d ON d.session_id = s.id WHERE s.id = ?"
@@ -94,6 +95,12 @@ class Forks:
         found = await tx.query(self._origin, (origin_id,))
         if not found:
             raise _damaged(origin_id, "its details are not there")
+        if await tx.query(self._run, (origin_id,)):
+            raise RunSessionError(
+                f"session {origin_id!r} is a workflow's run, which is no conversation that could be forked: make"
+                " another run of the same spec with create_workflow()",
+                session_id=origin_id,
+            )
         [(next_seq, version, prompt, own_metadata, tool_state, lineage)] = found
         spans = spans_of(origin_id, lineage)
         last_seq = next_seq - 1

@@ -247,6 +247,10 @@ class Sessions:
         refusal = await self.refusal(tx, session_id, at_ms=at_ms, needs_open=True)
         return False if isinstance(refusal, SessionClosedError) else refusal
 
+    def close_free(self, session_id: str, *, at_ms: int) -> Statement:
+        """Return the statement that closes a session which nobody holds; it changes no row of any other."""
+        return self._close, (at_ms, session_id, at_ms, None)
+
     # ---- the lease ----
 
     async def take_for_new_send(self, tx: Transaction, claim: Claim, *, at_ms: int, op: str) -> Head | None:

@@ -43,6 +43,14 @@ from power_loop.contracts.session_ids import check_session_id, is_session_id
 from power_loop.contracts.states import CallState, SessionState
 from power_loop.contracts.tools import ToolBody
 from power_loop.contracts.upkeep import BackedUp, Checkpointed, Vacuumed
+from power_loop.contracts.workflow_runs import (
+    NewRun,
+    RunEnd,
+    RunWrite,
+    WorkflowRunRecord,
+    WorkflowSignalRecord,
+    WorkflowStepRecord,
+)
 from power_loop.runtime.store.blackboard import Boards, BoardWork
 from power_loop.runtime.store.blobs import Blobs
 from power_loop.runtime.store.budgets import Budgets
@@ -65,6 +73,8 @@ from power_loop.runtime.store.sql.dialect import Renderer
 from power_loop.runtime.store.stalled import Stalled, StalledReads
 from power_loop.runtime.store.tool_calls import ToolCalls
 from power_loop.runtime.store.usage import ModelCalls
+from power_loop.runtime.store.workflow_commits import RunCommits
+from power_loop.runtime.store.workflow_rows import RunRows
 
 _MAX_PAGE = 1000
 
@@ -89,6 +99,7 @@ class Rooms:
         self.stalled = Stalled(render)
         self.memories = MemoryRows(render)
         self.boards = Boards(render)
+        self.runs = RunRows(render)
         self.memo: dict[str, Any] = {}
 
 
@@ -127,6 +138,18 @@ class SqlSessionStore(Operations):
             database, self._clock, sessions=rooms.sessions, inbox=rooms.inbox, commits=self._commits
         )
         self._stalled = StalledReads(database, self._clock, rooms.stalled)
+        self._runs = RunCommits(
+            database,
+            self._clock,
+            sessions=rooms.sessions,
+            children=rooms.children,
+            sends=rooms.sends,
+            messages=rooms.messages,
+            blobs=rooms.blobs,
+            budgets=rooms.budgets,
+            commits=self._commits,
+            rows=rooms.runs,
+        )
 
     @property
     def memo(self) -> dict[str, Any]:
@@ -677,6 +700,60 @@ class SqlSessionStore(Operations):
             return await work(BoardWork(tx, boards, session_id, author=author, at_ms=at_ms, op=op))
 
         return await self._database.write(move, body, landed=lambda tx: boards.has_op(tx, session_id, op))
+
+    # ---- the runs of workflows ----
+
+    async def create_run(self, run: NewRun, *, lease: Lease | None = None) -> WorkflowRunRecord:
+        """Make a run with its session, or return the one that is there already.
+
+        With the `lease` of the parent's turn, nothing is made once that is lost. Raises `session.lease_lost`,
+        `session.exists` for an id that is another one's.
+        """
+        check_session_id(run.session.session_id)
+        return await self._runs.create(run, lease=lease)
+
+    async def advance_run(
+        self, lease: Lease, write: RunWrite, *, at_seq: int, send_index: int, end: RunEnd | None = None
+    ) -> None:
+        """Write steps of a run and what belongs to them; with `end` it comes to rest and the lease is given back.
+
+        `at_seq` is the seq of the next message. Raises `session.lease_lost`, `Signalled`, and `store.corrupt` where the
+        rows are not there that are to change.
+        """
+        await self._runs.advance(lease, write, at_seq=at_seq, send_index=send_index, end=end)
+
+    async def signal_run(self, run_id: str, name: str, value: Any = None) -> WorkflowSignalRecord:
+        """Leave a signal to a run, and signal its engine. Raises `session.not_found`, `input.invalid` for a run that
+        has ended."""
+        _check_id(run_id)
+        return await self._runs.signal(run_id, name, value)
+
+    async def get_run(self, run_id: str) -> WorkflowRunRecord:
+        """Return a run. Raises `workflow.not_found`."""
+        return await self._runs.get(run_id)
+
+    async def read_journal(
+        self, run_id: str
+    ) -> tuple[WorkflowRunRecord, tuple[WorkflowStepRecord, ...], tuple[WorkflowSignalRecord, ...]]:
+        """Return a run with its steps and the signals to it, in one snapshot. Raises `workflow.not_found`."""
+        return await self._runs.journal(run_id)
+
+    async def get_run_signals(self, run_id: str, *, after: int = 0) -> tuple[WorkflowSignalRecord, ...]:
+        """Return the signals to a run, in order, those behind a position."""
+        check_whole("after", after)
+        return await self._runs.signals(run_id, after=after)
+
+    async def list_runs(
+        self,
+        *,
+        state: str | None = None,
+        parent_session_id: str | None = None,
+        before: tuple[int, str] | None = None,
+        limit: int = 50,
+    ) -> tuple[WorkflowRunRecord, ...]:
+        """Return runs, newest first, behind the one that was made at `before` and has that id; at most `limit`."""
+        check_whole("limit", limit, least=1, most=_MAX_PAGE)
+        return await self._runs.page(state=state, parent_session_id=parent_session_id, before=before, limit=limit)
 
     # ---- what nobody drives ----
 

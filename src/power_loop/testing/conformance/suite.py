@@ -27,6 +27,7 @@ ROOMS = (
     "children",
     "budgets",
     "blackboard",
+    "workflow_runs",
     "against_a_model",
 )
 

@@ -17,7 +17,7 @@ VERSIONS = {
     2: "tokens of writes, signals, the inbox, forks, keys of calls",
     3: "folds, projections, blobs, memories, segments of prompts",
     4: "trees of sessions, blackboards, budgets, costs of model calls",
-    5: "timers",
+    5: "timers, workflows",
 }
 SCHEMA_VERSION = max(VERSIONS)
 

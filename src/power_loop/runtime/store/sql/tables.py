@@ -490,6 +490,72 @@ TIMERS = Table(
     since=5,
 )
 
+# A workflow's run, which is a session; what is long stands last.
+WORKFLOW_RUNS = Table(
+    "workflow_runs",
+    (
+        _key("session_id"),
+        _key("state"),
+        _maybe("parent_session_id", Kind.KEY),
+        _integer("created_at_ms"),
+        _integer("updated_at_ms"),
+        _maybe("ended_at_ms", Kind.INTEGER),
+        Column("name", Kind.TEXT),
+        Column("options", Kind.JSON),
+        Column("spec", Kind.JSON),
+        Column("input", Kind.JSON),
+        _maybe("output", Kind.JSON),
+        _maybe("error", Kind.JSON),
+    ),
+    primary_key=("session_id",),
+    indexes=(
+        Index("workflow_runs_by_age", ("created_at_ms", "session_id"), since=5),
+        Index("workflow_runs_by_parent", ("parent_session_id", "created_at_ms", "session_id"), since=5),
+    ),
+    since=5,
+)
+
+# One row an instance of a step; `usage_json` only where a leaf's session is in no table here.
+WORKFLOW_STEPS = Table(
+    "workflow_steps",
+    (
+        _key("session_id"),
+        _key("path"),
+        _key("node_id"),
+        _key("kind"),
+        _key("state"),
+        _integer("attempt"),
+        _maybe("child_session_id", Kind.KEY),
+        _maybe("due_at_ms", Kind.INTEGER),
+        _maybe("started_at_ms", Kind.INTEGER),
+        _maybe("ended_at_ms", Kind.INTEGER),
+        _maybe("ended_nth", Kind.INTEGER),
+        _maybe("cost_nanos", Kind.INTEGER),
+        _maybe("usage_json", Kind.JSON),
+        Column("input", Kind.JSON),
+        _maybe("output", Kind.JSON),
+        _maybe("error", Kind.JSON),
+    ),
+    primary_key=("session_id", "path"),
+    since=5,
+)
+
+# What was said to a run from outside, in order.
+WORKFLOW_SIGNALS = Table(
+    "workflow_signals",
+    (
+        _key("session_id"),
+        _integer("position"),
+        Column("name", Kind.TEXT),
+        Column("value", Kind.JSON),
+        _integer("created_at_ms"),
+        _maybe("taken_by", Kind.KEY),
+        _key("op"),
+    ),
+    primary_key=("session_id", "position"),
+    since=5,
+)
+
 TABLES = (
     SCHEMA_MIGRATIONS,
     SESSIONS,
@@ -509,4 +575,7 @@ TABLES = (
     BUDGETS,
     BUDGET_HOLDS,
     TIMERS,
+    WORKFLOW_RUNS,
+    WORKFLOW_STEPS,
+    WORKFLOW_SIGNALS,
 )

@@ -22,6 +22,8 @@ VIEWS = (
     "v_blackboard",
     "v_budgets",
     "v_timers",
+    "v_workflow_runs",
+    "v_workflow_steps",
 )
 
 
@@ -56,6 +58,8 @@ def _queries(dialect: Dialect) -> tuple[str, ...]:
         _blackboard(dialect),
         _budgets(dialect),
         _timers(dialect),
+        _workflow_runs(dialect),
+        _workflow_steps(dialect),
     )
 
 
@@ -343,3 +347,48 @@ def _timers(dialect: Dialect) -> str:
   t.schedule,
   t.body
 FROM {{timers}} t"""
+
+
+def _workflow_runs(dialect: Dialect) -> str:
+    def steps(condition: str) -> str:
+        return f"(SELECT COUNT(*) FROM {{workflow_steps}} t WHERE t.session_id = r.session_id{condition})"
+
+    left = f"s.lease_until_ms - {dialect.now_ms}"
+    return f"""SELECT
+  r.session_id AS run_id,
+  r.name,
+  r.state,
+  CASE WHEN s.owner IS NOT NULL AND {left} > 0 THEN 1 ELSE 0 END AS is_leased,
+  s.owner,
+  r.parent_session_id,
+  {steps("")} AS steps,
+  {steps(" AND t.state = 'completed'")} AS completed_steps,
+  {steps(" AND t.state IN ('started', 'waiting')")} AS open_steps,
+  (SELECT COUNT(*) FROM {{workflow_signals}} g WHERE g.session_id = r.session_id AND g.taken_by IS NULL)
+    AS open_signals,
+  {dialect.time_of("r.created_at_ms")} AS created_at,
+  {dialect.time_of("r.updated_at_ms")} AS updated_at,
+  {dialect.time_of("r.ended_at_ms")} AS ended_at,
+  r.output,
+  r.error
+FROM {{workflow_runs}} r
+LEFT JOIN {{sessions}} s ON s.id = r.session_id"""
+
+
+def _workflow_steps(dialect: Dialect) -> str:
+    return f"""SELECT
+  t.session_id AS run_id,
+  t.path,
+  t.node_id,
+  t.kind,
+  t.state,
+  t.attempt,
+  t.child_session_id,
+  {dialect.time_of("t.due_at_ms")} AS due_at,
+  {dialect.time_of("t.started_at_ms")} AS started_at,
+  {dialect.time_of("t.ended_at_ms")} AS ended_at,
+  t.ended_at_ms - t.started_at_ms AS milliseconds,
+  t.input,
+  t.output,
+  t.error
+FROM {{workflow_steps}} t"""
