@@ -31,6 +31,7 @@ from power_loop.agent.in_flight import InFlight
 from power_loop.agent.inbox import InboxDriver
 from power_loop.agent.kit import make_kit
 from power_loop.agent.recovery import Recovery, check_pass, check_seconds
+from power_loop.agent.run_driver import RunDriver, no_conversation, not_driven
 from power_loop.agent.stream import TurnStream
 from power_loop.agent.subagents import (
     Agents,
@@ -66,6 +67,7 @@ from power_loop.contracts.records import FoldRecord, InboxRecord, MessageRecord,
 from power_loop.contracts.results import FollowUp, PendingCall, Recovered, StatefulResult
 from power_loop.contracts.session_ids import check_session_id
 from power_loop.contracts.states import OPEN_CALLS, OnBusy, SchemaPolicy, SendStatus, SessionState
+from power_loop.contracts.workflow_runs import is_run_id
 from power_loop.core.bus import AgentEventBus, EventQueue
 from power_loop.core.context.explain import explain_call
 from power_loop.core.context.prompt import SystemPrompt, prompt_text
@@ -119,6 +121,7 @@ class StatefulAgentLoop:
         "_owns_store",
         "_owns_tools",
         "_prefix",
+        "_run_driver",
         "_schema",
         "_store",
         "_sync",
@@ -176,6 +179,7 @@ class StatefulAgentLoop:
         self._desk_kit: tuple[SessionStore, TurnKit] | None = None
         self._windows: WindowCache | None = None
         self._sync: SyncRunner | None = None
+        self._run_driver: RunDriver | None = None
 
     # ---- what it is made of ----
 
@@ -666,6 +670,10 @@ class StatefulAgentLoop:
         scope = TurnScope()
 
         async def end() -> bool:
+            if is_run_id(session_id) and head.agent is not None:
+                if self._run_driver is None:
+                    raise not_driven(session_id)
+                return await self._run_driver.end(session_id, reason, scope, epoch=head.epoch)
             seat = await self._turn_seat(session_id, self.tools, scope)
             # One that began here while the store was read would be waited for to its own end.
             has_begun = desk.cancel(session_id, reason)
@@ -674,6 +682,31 @@ class StatefulAgentLoop:
         with self._at_work():
             was_ended = await join(end(), scope)
         return was_ended or head.owner is not None or was_here
+
+    # ---- for what stands above it ----
+
+    @property
+    def run_driver(self) -> RunDriver | None:
+        """Who drives the runs of workflows for this handle: `power_loop.workflow.drive_runs(loop)` sets it."""
+        return self._run_driver
+
+    @run_driver.setter
+    def run_driver(self, driver: RunDriver) -> None:
+        self._run_driver = driver
+
+    async def take_run_seat(self, run_id: str, scope: TurnScope, *, on_busy: OnBusy = OnBusy.RAISE) -> TurnSeat:
+        """Return the place in which a workflow's run takes place, for the engine of workflows: nobody else drives a
+        run. Raises `session.not_found`."""
+        self._check_open()
+        add_waiter(self._as_waiter)
+        return await self._seat(run_id, self.tools, scope, on_busy=on_busy, is_run=True)
+
+    def work(self) -> AbstractContextManager[None]:
+        """Count what stands above the handle as its own work, so that `aclose()` waits for it: `with loop.work(): ...`.
+
+        Raises `loop.closed`.
+        """
+        return self._at_work()
 
     # ---- after a process died ----
 
@@ -848,6 +881,7 @@ class StatefulAgentLoop:
         *,
         on_busy: OnBusy = OnBusy.RAISE,
         listener: EventQueue | None = None,
+        is_run: bool = False,
     ) -> TurnSeat:
         store = self._store or await self.get_store()
         if not is_a(session_id, str):
@@ -856,9 +890,11 @@ class StatefulAgentLoop:
         agents = Agents(
             kit, self.config, seat_of=self._agent_seat, wake=lambda woken_id: self._inbox_driver.start(woken_id)
         )
-        if is_agent_id(session_id):
+        if is_agent_id(session_id) or is_run_id(session_id):
             stored = (await store.get_session(session_id)).agent
             if stored is not None:
+                if is_run_id(session_id) and not is_run:
+                    raise no_conversation(session_id)
                 agent = Agent.from_json(stored)
                 kit, tools = kit_of(kit, agent, self.config), tools_of(tools, agent)
         return TurnSeat(
@@ -979,7 +1015,14 @@ class StatefulAgentLoop:
         return await self._in_background(session_id, begin.next_turn)
 
     async def _recover_turn(self, session_id: str) -> StatefulResult | None:
-        return await self._in_background(session_id, begin.recover)
+        store = self._store or await self.get_store()
+        if not is_run_id(session_id) or (await store.get_session(session_id)).agent is None:
+            return await self._in_background(session_id, begin.recover)
+        if self._run_driver is None:
+            raise not_driven(session_id)
+        scope = TurnScope(is_background=True)
+        with self._work.turn():
+            return await join(self._run_driver.go_on(session_id, scope), scope)
 
     async def _in_background(
         self, session_id: str, go: Callable[[TurnSeat], Coroutine[Any, Any, StatefulResult | None]]

@@ -186,7 +186,8 @@ class Agents:
         message = Message(Role.USER, content_of(input))
         agent_id = agent_id_of(turn.session_id, key) if session_id is None else session_id
         if session_id is None:
-            agent, known = await self._new_agent(turn, call, spec, agent_id, input)
+            most = self._config.max_children
+            agent, known = await self._new_agent(turn, call, spec, agent_id, input, max_children=most)
         else:
             agent, known = await self._linked_agent(turn, call, spec, agent_id, input)
         turn.announce(AgentStarted(call.call_id, agent.name, agent_id, known is not None))
@@ -205,20 +206,51 @@ class Agents:
         await self._kit.hooks.tell(ended, turn.announce)
         return _output(agent, result)
 
+    async def run_leaf(
+        self, turn: Turn, call: OpenCall, spec: AgentSpec, input: str, *, stopped: CancellationToken
+    ) -> StatefulResult:
+        """Give `input` to a sub-agent of a workflow's run and return what it came to; what it came to before is
+        returned as it is. Its session stays open: the move that records the outcome closes it.
+
+        A run bounds its leaves itself, so that `max_children` does not count them. Raises what kept it from ending.
+        """
+        key = call.idempotency_key
+        message = Message(Role.USER, content_of(input))
+        agent_id = agent_id_of(turn.session_id, key)
+        agent, known = await self._new_agent(turn, call, spec, agent_id, input, max_children=None)
+        turn.announce(AgentStarted(call.call_id, agent.name, agent_id, known is not None))
+        if known is not None and known.status not in _UNENDED:
+            result = await recorded_result(self._kit.store, known)
+        else:
+            payer = turn.purse.payers[0] if turn.purse is not None else None
+            options = SendOptions(output_schema=agent.output_schema, budget=agent.budget, payer=payer)
+            try:
+                result = await self._result(turn, agent_id, message, options, key, stopped)
+            except ToolError as error:
+                raise error.__cause__ or error from None
+        turn.announce(AgentFinished(call.call_id, agent.name, agent_id, result))
+        ended = turn.context_of(SubagentEndContext, call_id=call.call_id, spec=spec, result=result)
+        await self._kit.hooks.tell(ended, turn.announce)
+        return result
+
     async def end(self, turn: Turn, reason: str) -> None:
         """End what sub-agents of the send still have to do."""
-        store = self._kit.store
         for agent_id, index in tuple(turn.children):
-            with contextlib.suppress(SessionNotFoundError):
-                sent = await store.get_send(agent_id, index=index)
-                if sent is None or sent.status not in _UNENDED:
-                    continue
-                self._kit.desk.cancel(agent_id, reason)
-                try:
-                    seat = await self._seat_of(agent_id, None, TurnScope(), None)
-                    await begin.settle(seat, reason)
-                except SessionBusyError:
-                    await store.ask_to_cancel(agent_id, reason=reason)
+            await self.end_one(agent_id, index, reason)
+
+    async def end_one(self, agent_id: str, index: int, reason: str) -> None:
+        """End what a sub-agent still has to do in a send, if there is anything."""
+        store = self._kit.store
+        with contextlib.suppress(SessionNotFoundError):
+            sent = await store.get_send(agent_id, index=index)
+            if sent is None or sent.status not in _UNENDED:
+                return
+            self._kit.desk.cancel(agent_id, reason)
+            try:
+                seat = await self._seat_of(agent_id, None, TurnScope(), None)
+                await begin.settle(seat, reason)
+            except SessionBusyError:
+                await store.ask_to_cancel(agent_id, reason=reason)
 
     async def is_awake(self, call: OpenCall) -> bool:
         """Tell whether a call that waits for a sub-agent may go on, because that waits for nobody any more."""
@@ -241,7 +273,14 @@ class Agents:
     # ---- before it runs ----
 
     async def _new_agent(
-        self, turn: Turn, call: OpenCall, spec: AgentSpec, agent_id: str, input: str
+        self,
+        turn: Turn,
+        call: OpenCall,
+        spec: AgentSpec,
+        agent_id: str,
+        input: str,
+        *,
+        max_children: int | None,
     ) -> tuple[Agent, SendRecord | None]:
         """Return the agent of a call, with its session made, and what it was given if it was given its work already."""
         store, key = self._kit.store, call.idempotency_key
@@ -259,7 +298,7 @@ class Agents:
                 key=key,
             )
             await self._ask(turn, call, spec, agent_id, input)
-            place = {"parent_send": turn.send_index, "max_children": self._config.max_children}
+            place = {"parent_send": turn.send_index, "max_children": max_children}
             await store.create_child(new_session(agent, agent_id, spec, **place), lease=turn.lease)
             self._kit.bus.emit(SessionCreated(), session_id=agent_id, agent_path=(*turn.path, agent_id))
             return agent, None
