@@ -350,7 +350,8 @@ class Agents:
         """Return what a sub-agent comes to, whoever drives it: its send is begun, taken up, waited for or read."""
         store = self._kit.store
         for attempt in range(1, _TRIES + 1):
-            scope = TurnScope()
+            # What is left with its parent at the end of an event loop is left as it is.
+            scope = TurnScope(is_background=turn.scope.is_background)
 
             async def work(scope: TurnScope = scope) -> StatefulResult:
                 seat = await self._seat_of(agent_id, turn.own_tools, scope, turn)

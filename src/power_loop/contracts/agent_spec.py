@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from enum import Enum
 from typing import Any
 
 from power_loop.contracts.budgets import Budget
-from power_loop.contracts.errors import AgentSpecError
+from power_loop.contracts.errors import AgentSpecError, ConfigError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.limits import SendLimits
 from power_loop.contracts.llm import OutputSchema
@@ -87,21 +88,20 @@ class AgentSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> AgentSpec:
-        """Return the spec of what `to_json` gave. Raises `agent.invalid_spec`."""
-        limits, schema, budget = value["limits"], value["output_schema"], value["budget"]
-        return cls(
-            name=value["name"],
-            system_prompt=value["system_prompt"],
-            description=value["description"],
-            tools=value["tools"],
-            model=value["model"],
-            limits=None if limits is None else SendLimits.from_json(limits),
-            output_schema=None if schema is None else OutputSchema(**schema),
-            permission_rules=[PermissionRule.from_json(rule) for rule in value["permission_rules"]],
-            permission_mode=value["permission_mode"],
-            lifecycle=value["lifecycle"],
-            budget=None if budget is None else Budget.from_json(budget),
-        )
+        """Return the spec of what `to_json` gave; what is missing has its default. Raises `agent.invalid_spec`."""
+        known = {field.name for field in fields(cls)}
+        made = {name: one for name, one in value.items() if name in known and one is not None}
+        try:
+            for name, kind in (("limits", SendLimits), ("budget", Budget)):
+                if name in made:
+                    made[name] = kind.from_json(made[name])
+            if "output_schema" in made:
+                made["output_schema"] = OutputSchema(**made["output_schema"])
+            if "permission_rules" in made:
+                made["permission_rules"] = [PermissionRule.from_json(rule) for rule in made["permission_rules"]]
+            return cls(**made)
+        except (TypeError, ValueError, KeyError, AttributeError, ConfigError) as error:
+            raise AgentSpecError(f"this is no sub-agent as AgentSpec.to_json() gives one: {error}") from error
 
     def _claims(self) -> list[tuple[bool, str]]:
         """Return what has to hold, each with what is said where it does not."""

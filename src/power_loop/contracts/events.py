@@ -156,6 +156,55 @@ class AgentFinished(EventPayload):
 
 
 @frozen
+class WorkflowRunStarted(EventPayload):
+    """An engine begins a workflow's run or (`is_resume`) goes on with it; the run is the session of the event."""
+
+    type = "workflow.run_started"
+
+    name: str
+    is_resume: bool
+
+
+@frozen
+class WorkflowStepStarted(EventPayload):
+    """A step was started, which stands in the run's journal by now: `path` is its instance, such as `research[3]/r`."""
+
+    type = "workflow.step_started"
+
+    path: str
+    node_id: str
+    kind: str
+    attempt: int
+
+
+@frozen
+class WorkflowStepFinished(EventPayload):
+    """A step came to an outcome, which stands in the run's journal: its `state`, and the `code` of its error if any."""
+
+    type = "workflow.step_finished"
+
+    path: str
+    node_id: str
+    kind: str
+    attempt: int
+    state: str
+    code: str | None = None
+
+
+@frozen
+class WorkflowRunFinished(EventPayload):
+    """A workflow's run came to rest: `status` says how, `code` and `reason` why it failed, `waits_for` the paths of the
+    steps that wait for somebody."""
+
+    type = "workflow.run_finished"
+
+    status: str
+    code: str | None = None
+    reason: str | None = None
+    waits_for: tuple[str, ...] = ()
+
+
+@frozen
 class LLMCallStarted(EventPayload):
     """An attempt of a model call goes out; `attempt` counts from 1."""
 
