@@ -145,6 +145,10 @@ if TYPE_CHECKING:
     from power_loop.contracts.events import ToolCallWaiting as ToolCallWaiting
     from power_loop.contracts.events import TranscriptRepaired as TranscriptRepaired
     from power_loop.contracts.events import WindowTrimmed as WindowTrimmed
+    from power_loop.contracts.events import WorkflowRunFinished as WorkflowRunFinished
+    from power_loop.contracts.events import WorkflowRunStarted as WorkflowRunStarted
+    from power_loop.contracts.events import WorkflowStepFinished as WorkflowStepFinished
+    from power_loop.contracts.events import WorkflowStepStarted as WorkflowStepStarted
     from power_loop.contracts.explanation import CallExplanation as CallExplanation
     from power_loop.contracts.explanation import Segment as Segment
     from power_loop.contracts.explanation import SegmentKind as SegmentKind
@@ -478,6 +482,10 @@ _HOMES: dict[str, str] = {
     "MemoryFailed": "power_loop.contracts.events",
     "MemoryRecalled": "power_loop.contracts.events",
     "AgentFinished": "power_loop.contracts.events",
+    "WorkflowRunFinished": "power_loop.contracts.events",
+    "WorkflowRunStarted": "power_loop.contracts.events",
+    "WorkflowStepFinished": "power_loop.contracts.events",
+    "WorkflowStepStarted": "power_loop.contracts.events",
     "AgentStarted": "power_loop.contracts.events",
     "CallExplanation": "power_loop.contracts.explanation",
     "Segment": "power_loop.contracts.explanation",

@@ -26,6 +26,7 @@ from power_loop.contracts.errors import (
 from power_loop.contracts.events import AgentFinished, AgentStarted, SessionClosed, SessionCreated
 from power_loop.contracts.hooks import SubagentEndContext, SubagentStartContext, Veto
 from power_loop.contracts.limits import SendLimits
+from power_loop.contracts.llm import LLMService
 from power_loop.contracts.messages import Message, Role, content_of
 from power_loop.contracts.records import NewChild, NewSend, SendRecord
 from power_loop.contracts.results import StatefulResult
@@ -207,12 +208,20 @@ class Agents:
         return _output(agent, result)
 
     async def run_leaf(
-        self, turn: Turn, call: OpenCall, spec: AgentSpec, input: str, *, stopped: CancellationToken
+        self,
+        turn: Turn,
+        call: OpenCall,
+        spec: AgentSpec,
+        input: str,
+        *,
+        stopped: CancellationToken,
+        caller: LLMService | None = None,
     ) -> StatefulResult:
         """Give `input` to a sub-agent of a workflow's run and return what it came to; what it came to before is
         returned as it is. Its session stays open: the move that records the outcome closes it.
 
-        A run bounds its leaves itself, so that `max_children` does not count them. Raises what kept it from ending.
+        A run bounds its leaves itself, so that `max_children` does not count them. A `caller` stands where the model
+        stands and takes nothing: no budget pays for it. Raises what kept the sub-agent from ending.
         """
         key = call.idempotency_key
         message = Message(Role.USER, content_of(input))
@@ -222,10 +231,10 @@ class Agents:
         if known is not None and known.status not in _UNENDED:
             result = await recorded_result(self._kit.store, known)
         else:
-            payer = turn.purse.payers[0] if turn.purse is not None else None
+            payer = turn.purse.payers[0] if turn.purse is not None and caller is None else None
             options = SendOptions(output_schema=agent.output_schema, budget=agent.budget, payer=payer)
             try:
-                result = await self._result(turn, agent_id, message, options, key, stopped)
+                result = await self._result(turn, agent_id, message, options, key, stopped, caller)
             except ToolError as error:
                 raise error.__cause__ or error from None
         turn.announce(AgentFinished(call.call_id, agent.name, agent_id, result))
@@ -346,6 +355,7 @@ class Agents:
         options: SendOptions,
         key: str,
         stopped: CancellationToken,
+        caller: LLMService | None = None,
     ) -> StatefulResult:
         """Return what a sub-agent comes to, whoever drives it: its send is begun, taken up, waited for or read."""
         store = self._kit.store
@@ -355,6 +365,8 @@ class Agents:
 
             async def work(scope: TurnScope = scope) -> StatefulResult:
                 seat = await self._seat_of(agent_id, turn.own_tools, scope, turn)
+                if caller is not None:
+                    seat = replace(seat, kit=replace(seat.kit, llm=caller, budget=None, memory=None, compaction=None))
                 content: Any = message.parts
                 return await begin.send(seat, content, options=options, request_id=key, heals=False, digest=key)
 
