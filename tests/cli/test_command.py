@@ -137,3 +137,22 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
     assert output.paint("word", "red", Terminal()) == "\x1b[31mword\x1b[0m"  # type: ignore[arg-type]
     monkeypatch.setenv("NO_COLOR", "1")
     assert output.paint("word", "red", Terminal()) == "word"  # type: ignore[arg-type]
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_and_its_traceback_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken(*_: object, **__: object) -> str:
+        raise ZeroDivisionError("by \x1b[2J")
+
+    monkeypatch.setattr(ddl, "schema_ddl", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main.main(["ddl", "--dsn", "app.db"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("power-loop: error: ZeroDivisionError: by \\x1b[2J; its traceback is in ")
+    assert said.err.count("\n") == 1
+    [kept] = tmp_path.iterdir()
+    assert str(kept) in said.err
+    assert "Traceback" in kept.read_text("utf-8")
+    assert kept.stat().st_mode & 0o077 == 0

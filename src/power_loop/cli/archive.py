@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from power_loop import ConfigError, OnConflict
-from power_loop.cli.output import EXIT_OK, say, waiting_for
+from power_loop.cli.output import EXIT_OK, add_json_option, say, say_json, waiting_for
 from power_loop.cli.store_handle import store_of
 from power_loop.cli.store_options import add_store_options
 
@@ -30,6 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     out.add_argument("session_id", metavar="SESSION", help="the session's id")
     out.add_argument("--output", "-o", default=_STREAM, metavar="FILE", help="where to; standard output without it")
     out.add_argument("--include-inbox", action="store_true", help="take the inputs along that wait in the inbox")
+    add_json_option(out, "a JSON object about the file of --output")
     out.set_defaults(run=_export)
 
     into = subparsers.add_parser(
@@ -48,6 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         default=OnConflict.RAISE.value,
         help="what happens where there is a session of that id (raise)",
     )
+    add_json_option(into, "a JSON object")
     into.set_defaults(run=_import)
 
 
@@ -58,7 +60,11 @@ async def _export(given: argparse.Namespace) -> int:
         sys.stdout.buffer.write(archive)
         return EXIT_OK
     _write(given.output, archive)
-    say(f"{given.session_id}: {archive.count(bytes([10])) - 1} rows, {len(archive)} bytes -> {given.output}")
+    rows = archive.count(bytes([10])) - 1
+    if given.json:
+        say_json({"session_id": given.session_id, "rows": rows, "size_bytes": len(archive), "path": given.output})
+    else:
+        say(f"{given.session_id}: {rows} rows, {len(archive)} bytes -> {given.output}")
     return EXIT_OK
 
 
@@ -66,7 +72,10 @@ async def _import(given: argparse.Namespace) -> int:
     archive = _read(given.archive)
     async with store_of(given, may_create=True) as store, waiting_for("importing"):
         session_id = await store.import_session(archive, session_id=given.session_id, on_conflict=given.on_conflict)
-    say(session_id)
+    if given.json:
+        say_json({"session_id": session_id})
+    else:
+        say(session_id)
     return EXIT_OK
 
 

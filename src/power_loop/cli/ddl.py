@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from power_loop import missing_ddl, schema_ddl
-from power_loop.cli.output import EXIT_OK
+from power_loop.cli.output import EXIT_OK, add_json_option, say_json
 from power_loop.cli.store_options import add_store_options, dsn_of
 
 
@@ -26,13 +26,15 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         action="store_true",
         help="connect, and print only what this database lacks: nothing if it lacks nothing; it is not changed",
     )
+    add_json_option(parser, "a JSON object")
     parser.set_defaults(run=_run)
 
 
 async def _run(given: argparse.Namespace) -> int:
     dsn, prefix = dsn_of(given), given.table_prefix
-    if given.missing:
-        sys.stdout.write(await missing_ddl(dsn, table_prefix=prefix))
+    sql = await missing_ddl(dsn, table_prefix=prefix) if given.missing else schema_ddl(dsn, table_prefix=prefix)
+    if given.json:
+        say_json({"sql": sql})
     else:
-        sys.stdout.write(schema_ddl(dsn, table_prefix=prefix))
+        sys.stdout.write(sql)
     return EXIT_OK

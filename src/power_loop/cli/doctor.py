@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from dataclasses import asdict
 from typing import Any
 
 from power_loop import Finding, FindingKind, PowerLoopError, SchemaPolicy, open_store
-from power_loop.cli.output import EXIT_OK, complain, paint, say
+from power_loop.cli.output import EXIT_OK, add_json_option, complain, paint, say, say_json
+from power_loop.cli.printable import plain, printable
 from power_loop.cli.store_options import add_store_options, dsn_of
 
 EXIT_FOUND = 1
@@ -39,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add_store_options(parser)
     parser.add_argument("--session", metavar="ID", help="look at this session only")
     parser.add_argument("--repair", action="store_true", help="mend what can be mended without inventing facts")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line instead of a table")
+    add_json_option(parser, "a JSON object a line")
     parser.set_defaults(run=_run)
 
 
@@ -74,15 +72,14 @@ async def _look(store: Any, given: argparse.Namespace) -> int:
 
 def _tell(finding: Finding, *, is_json: bool, repairs: bool) -> None:
     if is_json:
-        members = {**asdict(finding), "kind": finding.kind.value, "is_problem": finding.is_problem}
-        sys.stdout.write(json.dumps(members, ensure_ascii=False) + "\n")
+        say_json({**plain(finding), "is_problem": finding.is_problem})
         return
     kind = paint(f"{finding.kind.value:<{_WIDTHS[0]}}", _COLOURS[finding.kind])
-    say(f"{kind}{finding.check:<{_WIDTHS[1]}}{finding.session_id}")
+    say(f"{kind}{finding.check:<{_WIDTHS[1]}}{printable(finding.session_id)}")
     indent = " " * _WIDTHS[0]
-    say(f"{indent}{finding.message}")
+    say(f"{indent}{printable(finding.message)}")
     if finding.is_repaired:
-        say(indent + paint(f"mended: {finding.repair}", "green"))
+        say(indent + paint(f"mended: {printable(finding.repair or '')}", "green"))
     elif finding.repair is not None:
         why = "not mended, because its turn runs or it has changed meanwhile" if repairs else "--repair"
-        say(indent + paint(f"{why}: {finding.repair}", "dim"))
+        say(indent + paint(f"{why}: {printable(finding.repair)}", "dim"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from power_loop.cli.output import EXIT_OK, say
+from power_loop.cli.output import EXIT_OK, add_json_option, say, say_json
 from power_loop.cli.store_handle import store_of
 from power_loop.cli.store_options import add_store_options
 
@@ -22,6 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     fork.add_argument("session_id", metavar="SESSION", help="the session whose log is shared")
     fork.add_argument("--at", type=int, metavar="SEQ", help="the last message that is shared; the last one without it")
     fork.add_argument("--fork-id", metavar="SESSION", help="the fork's id; a fresh one without it")
+    add_json_option(fork, "a JSON object")
     fork.set_defaults(run=_fork)
 
     delete = subparsers.add_parser(
@@ -32,17 +33,26 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     add_store_options(delete)
     delete.add_argument("session_id", metavar="SESSION", help="the session's id")
+    add_json_option(delete, "a JSON object")
     delete.set_defaults(run=_delete)
 
 
 async def _fork(given: argparse.Namespace) -> int:
     async with store_of(given) as store:
-        say(await store.fork_session(given.session_id, at=given.at, fork_id=given.fork_id))
+        fork_id = await store.fork_session(given.session_id, at=given.at, fork_id=given.fork_id)
+        head = await store.get_session(fork_id)
+    if given.json:
+        say_json({"session_id": fork_id, "forked_from": given.session_id, "forked_at_seq": head.forked_at_seq})
+    else:
+        say(fork_id)
     return EXIT_OK
 
 
 async def _delete(given: argparse.Namespace) -> int:
     async with store_of(given) as store:
         gone = await store.delete_session(given.session_id)
-    say(f"{given.session_id}: {gone.rows} rows removed")
+    if given.json:
+        say_json({"session_id": given.session_id, "rows": gone.rows})
+    else:
+        say(f"{given.session_id}: {gone.rows} rows removed")
     return EXIT_OK

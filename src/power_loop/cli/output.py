@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from typing import TextIO
+from typing import Any, TextIO
+
+from power_loop.cli.printable import plain, printable
 
 EXIT_OK = 0
+#: It failed, or it found something.
 EXIT_FAILED = 1
 
 # A person who waits longer than this is told what for, and sees that it goes on.
 _PATIENCE_S = 0.5
 
-_COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "bold": "1", "dim": "2"}
+
+
+def add_json_option(parser: argparse.ArgumentParser, shape: str = "a JSON value") -> None:
+    """Give a subcommand `--json`; `shape` says what is printed with it."""
+    parser.add_argument("--json", action="store_true", help=f"print {shape} instead of text")
 
 
 def say(text: str = "") -> None:
-    """Write a line to standard output."""
+    """Write a line to standard output. What a stranger wrote of it has to be `printable`."""
     sys.stdout.write(f"{text}\n")
+
+
+def say_json(value: Any) -> None:
+    """Write a JSON value, or a record as one, in a line of ASCII to standard output."""
+    sys.stdout.write(json.dumps(plain(value)) + "\n")
+    sys.stdout.flush()
 
 
 def complain(text: str, *, code: str | None = None) -> None:
     """Write a line to standard error: what failed and, in brackets, its code."""
+    text = " ".join(printable(text).split("\n"))
     mark = paint("error:", "red", sys.stderr)
     tail = "" if code is None else paint(f" [{code}]", "dim", sys.stderr)
     sys.stderr.write(f"power-loop: {mark} {text}{tail}\n")
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
-    """Return text in a colour, `red`, `green`, `yellow`, `bold` or `dim`, if the stream is a terminal that shows it."""
-    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if _has_colours(stream or sys.stdout) else text
+    """Return text in a colour of `_COLOURS`, if the stream is a terminal that shows it."""
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if has_colours(stream or sys.stdout) else text
 
 
 @contextlib.asynccontextmanager
@@ -69,6 +86,7 @@ async def waiting_for(what: str) -> AsyncIterator[Callable[[str], None]]:
         sys.stderr.flush()
 
 
-def _has_colours(stream: TextIO) -> bool:
+def has_colours(stream: TextIO) -> bool:
+    """Tell whether a person looks at a stream who wants colours."""
     # https://no-color.org
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 from power_loop import ConfigError, Pruned
-from power_loop.cli.output import EXIT_OK, say, waiting_for
+from power_loop.cli.output import EXIT_OK, add_json_option, say, say_json, waiting_for
+from power_loop.cli.printable import plain
 from power_loop.cli.store_handle import store_of
 from power_loop.cli.store_options import add_store_options
 
@@ -37,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--include-open", action="store_true", help="sessions: also those that were not closed")
     parser.add_argument("--session", metavar="SESSION", help="results, inbox, compacted: of this session only")
+    add_json_option(parser, "a JSON object")
     parser.set_defaults(run=_run)
 
 
@@ -61,6 +63,9 @@ async def _run(given: argparse.Namespace) -> int:
             gone = Pruned(rows=await store.memories.prune(older_than_s=given.older_than))
         else:
             gone = await store.prune_compacted_messages(given.session, on_progress=told)
+    if given.json:
+        say_json({"what": given.what, **plain(gone)})
+        return EXIT_OK
     kept = f", {gone.skipped} sessions stay (a turn runs, or a fork shares their log)" if gone.skipped else ""
     sessions = f"{gone.sessions} sessions, " if given.what == "sessions" else ""
     freed = f" with {gone.freed_bytes} bytes" if gone.freed_bytes else ""

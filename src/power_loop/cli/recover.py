@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
-import json
-import sys
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from power_loop import (
-    ConfigError,
-    Emit,
-    Found,
-    LLMRequest,
-    LLMResponse,
-    ModelInfo,
-    PowerLoopError,
-    Recovered,
-    SchemaPolicy,
-    StatefulAgentLoop,
-)
-from power_loop.cli.output import EXIT_OK, complain, paint, say
+from power_loop import Found, PowerLoopError, Recovered
+from power_loop.cli.agents import application_loop, looking_loop
+from power_loop.cli.output import EXIT_OK, add_json_option, complain, paint, say, say_json
 from power_loop.cli.store_options import add_store_options, dsn_of
 
 EXIT_FOUND = 1
@@ -57,13 +41,14 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--older-than", metavar="SECONDS", type=float, default=0.0, help="leave alone what is newer")
     parser.add_argument("--limit", metavar="N", type=int, default=100, help="sessions of one pass (default: 100)")
     parser.add_argument("--dry-run", action="store_true", help="with --drive: list what would be driven")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line instead of a table")
+    add_json_option(parser, "a JSON object a line")
     parser.set_defaults(run=_run)
 
 
 async def _run(given: argparse.Namespace) -> int:
     try:
-        loop = await _loop(given)
+        is_own = given.drive is None
+        loop = looking_loop(given) if is_own else await application_loop(given.drive, dsn_of(given), option="--drive")
     except PowerLoopError as error:
         complain(error.message, code=error.code)
         return EXIT_ERROR
@@ -90,58 +75,12 @@ async def _run(given: argparse.Namespace) -> int:
     return EXIT_FOUND if left else EXIT_OK
 
 
-async def _loop(given: argparse.Namespace) -> StatefulAgentLoop:
-    """Return the application's loop, or one that only looks."""
-    if given.drive is None:
-        # A look makes no tables.
-        return StatefulAgentLoop(
-            llm=_NoModel(), dsn=dsn_of(given), table_prefix=given.table_prefix, schema=SchemaPolicy.VERIFY
-        )
-    make = _named(given.drive)
-    takes_dsn = bool(inspect.signature(make).parameters)
-    made = make(dsn_of(given)) if takes_dsn else make()
-    if inspect.isawaitable(made):
-        made = await made
-    if not isinstance(made, StatefulAgentLoop):
-        raise ConfigError(f"{given.drive} returned {made!r:.200}: it has to return a StatefulAgentLoop")
-    return made
-
-
-def _named(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ConfigError(f"--drive is {name!r}: give MODULE:CALLABLE, such as my_app.agents:make_loop")
-    # As `python -m` does: what stands in the folder one is in can be named.
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"--drive {name!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise ConfigError(f"--drive {name!r} is {found!r:.200}: give something that can be called")
-    return found
-
-
 def _tell(report: Recovered, *, is_json: bool) -> None:
-    status = None if report.status is None else report.status.value
     if is_json:
-        members = {**asdict(report), "found": report.found.value, "status": status}
-        sys.stdout.write(json.dumps(members) + "\n")
-        sys.stdout.flush()
+        say_json(report)
         return
+    status = None if report.status is None else report.status.value
     found = paint(f"{report.found.value:<{_WIDTHS[0]}}", _COLOURS[report.found])
     more = f"  {report.waiting_inputs} waiting" if report.waiting_inputs else ""
     more += f"  {report.error}" if report.error else ""
     say(f"{found}{status or '-':<{_WIDTHS[1]}}{report.session_id}{more}")
-
-
-class _NoModel:
-    """Stands where a model belongs and none is asked."""
-
-    info = ModelInfo("none", "none")
-
-    async def generate(self, request: LLMRequest, emit: Emit) -> LLMResponse:
-        """Refuse."""
-        raise ConfigError("this loop only looks: it has no model")

@@ -1,0 +1,121 @@
+"""Gives a command the agent that it drives: the application's own loop, or one made of a model and a set of tools."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from power_loop import (
+    ConfigError,
+    Emit,
+    LLMRequest,
+    LLMResponse,
+    LoopConfig,
+    ModelInfo,
+    PermissionMode,
+    PermissionPolicy,
+    RuntimeEnv,
+    SchemaPolicy,
+    StatefulAgentLoop,
+    ToolPreset,
+    create_llm_service_from_env,
+    tool_preset,
+)
+from power_loop.cli.store_options import dsn_of
+
+#: What is offered to the model without `--tools`.
+NO_TOOLS = "none"
+
+
+def add_agent_options(parser: argparse.ArgumentParser) -> None:
+    """Give a subcommand `--loop`, and the options of an agent that is made without one."""
+    add_loop_option(parser)
+    own = parser.add_argument_group("without --loop", "the model is that of POWER_LOOP_MODEL, POWER_LOOP_BASE_URL, …")
+    own.add_argument(
+        "--tools",
+        choices=(NO_TOOLS, *(one.value for one in ToolPreset)),
+        default=NO_TOOLS,
+        help="what the model may do: explore looks at files, core also writes them and runs commands, full has all"
+        " (none)",
+    )
+    own.add_argument("--folder", type=Path, metavar="DIR", default=Path(), help="the folder that the tools work in (.)")
+    own.add_argument(
+        "--permissions",
+        choices=tuple(one.value for one in PermissionMode),
+        default=PermissionMode.ASK_WRITES.value,
+        help="which calls you are asked about (ask_writes: all that do more than read)",
+    )
+
+
+def add_loop_option(parser: argparse.ArgumentParser) -> None:
+    """Give a subcommand `--loop`."""
+    parser.add_argument(
+        "--loop",
+        metavar="MODULE:CALLABLE",
+        help="use the StatefulAgentLoop that this callable returns; it is given the DSN if it takes one",
+    )
+
+
+async def agent_of(given: argparse.Namespace, *, may_create: bool = False) -> StatefulAgentLoop:
+    """Return the loop of a command that drives an agent. Raises `config.invalid`."""
+    if given.loop is not None:
+        return await application_loop(given.loop, dsn_of(given), option="--loop")
+    tools = () if given.tools == NO_TOOLS else tool_preset(given.tools, RuntimeEnv(given.folder))
+    return StatefulAgentLoop(
+        llm=create_llm_service_from_env(),
+        dsn=dsn_of(given),
+        table_prefix=given.table_prefix,
+        schema=SchemaPolicy.AUTO_CREATE if may_create else SchemaPolicy.VERIFY,
+        config=LoopConfig(permissions=PermissionPolicy(mode=given.permissions)),
+        tool_registry=tools,
+    )
+
+
+def looking_loop(given: argparse.Namespace) -> StatefulAgentLoop:
+    """Return a loop that only looks: it has no model, and makes no tables."""
+    return StatefulAgentLoop(
+        llm=_NoModel(), dsn=dsn_of(given), table_prefix=given.table_prefix, schema=SchemaPolicy.VERIFY
+    )
+
+
+async def application_loop(name: str, dsn: str, *, option: str) -> StatefulAgentLoop:
+    """Return the loop that an application's callable makes. Raises `config.invalid`, naming the `option`."""
+    make = _named(name, option)
+    takes_dsn = bool(inspect.signature(make).parameters)
+    made = make(dsn) if takes_dsn else make()
+    if inspect.isawaitable(made):
+        made = await made
+    if not isinstance(made, StatefulAgentLoop):
+        raise ConfigError(f"{name} returned {made!r:.200}: it has to return a StatefulAgentLoop")
+    return made
+
+
+def _named(name: str, option: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ConfigError(f"{option} is {name!r}: give MODULE:CALLABLE, such as my_app.agents:make_loop")
+    # As `python -m` does: what stands in the folder one is in can be named.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{option} {name!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{option} {name!r} is {found!r:.200}: give something that can be called")
+    return found
+
+
+class _NoModel:
+    """Stands where a model belongs and none is asked."""
+
+    info = ModelInfo("none", "none")
+
+    async def generate(self, request: LLMRequest, emit: Emit) -> LLMResponse:
+        """Refuse."""
+        raise ConfigError("this loop only looks: it has no model")
