@@ -73,6 +73,7 @@ PROMISES: dict[str, str] = {
     "permissions": "A policy lets each call go on, wait or be refused; no approval and no child goes round its no.",
     # looking in
     "hooks": "Hooks look in at every lifecycle point and may veto, skip or rewrite where the point allows it.",
+    "event-sinks": "Events go to JSONL (with replay), metrics and spans; a sink that blocks or fails stops no run.",
     "events": "Every event is typed, ordered, announced once durable; a raising subscriber stops no run.",
     "nothing-global": "No hook, bus or registry is process-global.",
     # the package

@@ -108,6 +108,7 @@ if TYPE_CHECKING:
     from power_loop.contracts.events import AgentFinished as AgentFinished
     from power_loop.contracts.events import AgentStarted as AgentStarted
     from power_loop.contracts.events import BudgetExceeded as BudgetExceeded
+    from power_loop.contracts.events import EventPayload as EventPayload
     from power_loop.contracts.events import FoldFailed as FoldFailed
     from power_loop.contracts.events import FoldFinished as FoldFinished
     from power_loop.contracts.events import FoldProgressed as FoldProgressed
@@ -250,6 +251,7 @@ if TYPE_CHECKING:
     from power_loop.contracts.records import SessionView as SessionView
     from power_loop.contracts.records import StalledSession as StalledSession
     from power_loop.contracts.records import TakenInput as TakenInput
+    from power_loop.contracts.redaction import Redaction as Redaction
     from power_loop.contracts.results import FollowUp as FollowUp
     from power_loop.contracts.results import Found as Found
     from power_loop.contracts.results import PendingCall as PendingCall
@@ -309,6 +311,7 @@ if TYPE_CHECKING:
     from power_loop.runtime.host.environment import EnvLimits as EnvLimits
     from power_loop.runtime.host.environment import RuntimeEnv as RuntimeEnv
     from power_loop.runtime.host.local_shell import LocalShellBackend as LocalShellBackend
+    from power_loop.runtime.host.piped_process import PipedProcess as PipedProcess
     from power_loop.runtime.host.wrapped_shell import WrappedShellBackend as WrappedShellBackend
     from power_loop.runtime.llm.config import LLMProviderConfig as LLMProviderConfig
     from power_loop.runtime.llm.service import create_llm_service_from_config as create_llm_service_from_config
@@ -443,6 +446,7 @@ _HOMES: dict[str, str] = {
     "AgentLimitError": "power_loop.contracts.errors",
     "AgentSpecError": "power_loop.contracts.errors",
     "AgentEvent": "power_loop.contracts.events",
+    "EventPayload": "power_loop.contracts.events",
     "BudgetExceeded": "power_loop.contracts.events",
     "FoldFailed": "power_loop.contracts.events",
     "FoldFinished": "power_loop.contracts.events",
@@ -588,6 +592,7 @@ _HOMES: dict[str, str] = {
     "TakenInput": "power_loop.contracts.records",
     "ChildSpending": "power_loop.contracts.records",
     "NewChild": "power_loop.contracts.records",
+    "Redaction": "power_loop.contracts.redaction",
     "FollowUp": "power_loop.contracts.results",
     "Found": "power_loop.contracts.results",
     "PendingCall": "power_loop.contracts.results",
@@ -647,6 +652,7 @@ _HOMES: dict[str, str] = {
     "EnvLimits": "power_loop.runtime.host.environment",
     "RuntimeEnv": "power_loop.runtime.host.environment",
     "LocalShellBackend": "power_loop.runtime.host.local_shell",
+    "PipedProcess": "power_loop.runtime.host.piped_process",
     "WrappedShellBackend": "power_loop.runtime.host.wrapped_shell",
     "LLMProviderConfig": "power_loop.runtime.llm.config",
     "create_llm_service_from_config": "power_loop.runtime.llm.service",

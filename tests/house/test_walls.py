@@ -107,17 +107,20 @@ def test_no_module_keeps_a_changing_global() -> None:
     assert found == []
 
 
-def test_what_tests_of_users_stand_on_imports_public_names_only() -> None:
-    """`power_loop.testing` is written as a user would write it, so that any user could have."""
+@pytest.mark.parametrize("room", ["contrib", "testing"])
+def test_what_users_could_have_written_imports_public_names_only(room: str) -> None:
+    """`power_loop.contrib` and `power_loop.testing` are written as a user would write them, so that any user could."""
     found = []
     for path, tree in sources():
-        if "testing" not in path.relative_to(PACKAGE).parts:
+        if path.relative_to(PACKAGE).parts[0] != room:
             continue
         for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found += [f"{path.name}: {one.name}" for one in node.names if one.name.startswith("power_loop.")]
             if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("power_loop"):
                 continue
             if node.module == "power_loop":
                 found += [f"{path.name}: {name.name}" for name in node.names if name.name not in power_loop.__all__]
-            elif not str(node.module).startswith("power_loop.testing"):
+            elif not str(node.module).startswith(f"power_loop.{room}"):
                 found.append(f"{path.name}:{node.lineno} {node.module}")
     assert found == []

@@ -206,7 +206,7 @@ class WorkflowRunFinished(EventPayload):
 
 @frozen
 class LLMCallStarted(EventPayload):
-    """An attempt of a model call goes out; `attempt` counts from 1."""
+    """An attempt of a model call goes out to `model` of `provider`; `attempt` counts from 1."""
 
     type = "llm.started"
     is_durable = False
@@ -214,6 +214,7 @@ class LLMCallStarted(EventPayload):
     model: str
     attempt: int
     messages: int
+    provider: str = ""
 
 
 @frozen

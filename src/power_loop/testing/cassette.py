@@ -12,9 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from power_loop import ConfigError, Emit, LLMDelta, LLMError, LLMRequest, LLMResponse, LLMService, ModelInfo
+from power_loop import (
+    ConfigError,
+    Emit,
+    LLMDelta,
+    LLMError,
+    LLMRequest,
+    LLMResponse,
+    LLMService,
+    ModelInfo,
+    Redaction,
+)
 from power_loop.testing.cassette_file import Entry, read_cassette, write_cassette
-from power_loop.testing.normal_form import NormalForm, Scrub, secrets_of_environment, without_secret_members
+from power_loop.testing.normal_form import NormalForm, Scrub
 from power_loop.testing.request_diff import differences
 from power_loop.testing.traffic import (
     Value,
@@ -107,7 +117,7 @@ class Cassette:
         self._scrub = scrub
         self._info = info
         self._llm = llm
-        self._secrets = secrets_of_environment()
+        self._redaction = Redaction()
         self._entries: list[Entry] = []
         self._recorded_info: Value | None = None
         # The first of those that are not to be played, because they were recorded by this very run.
@@ -146,7 +156,7 @@ class Cassette:
 
     async def generate(self, request: LLMRequest, emit: Emit) -> LLMResponse:
         """Play the recorded call, or ask the model and record it."""
-        form = NormalForm(self._scrub, secrets=self._secrets)
+        form = NormalForm(self._scrub, redaction=self._redaction)
         asked = normal_request(request, form)
         self._asked += 1
         entry = self._find(asked)
@@ -275,14 +285,14 @@ def normal_request(request: LLMRequest, form: NormalForm) -> Value:
     """Return a request as it is written down and compared."""
     value = request_value(request)
     if "extra" in value:
-        value["extra"] = without_secret_members(value["extra"])
+        value["extra"] = form.redaction.value(value["extra"])
     normal: Value = form.of(value)
     return normal
 
 
 def content_of_request(request: LLMRequest) -> str:
     """Return text that is the same for requests that differ in ids only."""
-    return _content(normal_request(request, NormalForm()))
+    return _content(normal_request(request, NormalForm(redaction=Redaction(uses_environment=False))))
 
 
 def _content(value: Value) -> str:

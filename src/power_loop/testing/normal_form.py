@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import Any
 
+from power_loop import Redaction
+
 Scrub = Callable[[str], str]
 
-SECRET = "<secret>"
 # The kernel's own ids: a kind and 16 characters.
 _OWN_ID = r"\b(?:sess|call|run|tmr)_[0-9a-hjkmnp-tv-z]{16}\b"
 # A shorter id may be a word of the text.
 _MIN_ID_CHARS = 8
-_SECRETS = re.compile(
-    r"\bsk-[A-Za-z0-9_-]{16,}"
-    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
-    r"|\bgh[pousr]_[A-Za-z0-9]{20,}"
-    r"|\bxox[abeprs]-[A-Za-z0-9-]{10,}"
-    r"|\bAIza[0-9A-Za-z_-]{35}"
-    r"|(?<=Bearer )[A-Za-z0-9._~+/-]{16,}=*"
-    r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----"
-)
-_SECRET_KEY = re.compile(
-    r"(?:.*[-_])?(?:api[-_]?key|access[-_]?key|secret|password|passwd|authorization|cookie|credentials?|token|headers)",
-    re.IGNORECASE,
-)
-# Less is a switch or a number, and not a secret.
-_MIN_SECRET_CHARS = 12
 # Where these stand in a message they are no text of anybody's.
 _PLAIN = frozenset({"type", "role", "media_type", "data", "raw", "wire", "model", "field", "format", "name"})
-
-
-def secrets_of_environment() -> tuple[str, ...]:
-    """Return what the environment holds under names such as `OPENAI_API_KEY`, the longest first."""
-    found = {
-        value
-        for name, value in os.environ.items()
-        if len(value) >= _MIN_SECRET_CHARS and _SECRET_KEY.fullmatch(name.removesuffix("_FILE")) is not None
-    }
-    return tuple(sorted(found, key=lambda value: (-len(value), value)))
 
 
 class NormalForm:
@@ -51,9 +25,10 @@ class NormalForm:
     turns what was written down back: where it names an id by its number, the id of this run stands there again.
     """
 
-    def __init__(self, scrub: Scrub | None = None, *, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(self, scrub: Scrub | None = None, *, redaction: Redaction) -> None:
         self._scrub = scrub
-        self._secrets = secrets
+        #: What masks secrets.
+        self.redaction = redaction
         self._names: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._ids = re.compile(_OWN_ID)
@@ -69,9 +44,7 @@ class NormalForm:
         """Return a text in normal form."""
         if self._scrub is not None:
             text = self._scrub(text)
-        for secret in self._secrets:
-            text = text.replace(secret, SECRET)
-        text = _SECRETS.sub(SECRET, text)
+        text = self.redaction.plain(text)
         return self._ids.sub(lambda found: self._name(found[0], found[0].partition("_")[0]), text)
 
     def own(self, value: Any) -> Any:
@@ -110,17 +83,6 @@ class NormalForm:
         if key in ("id", "call_id") and value in self._names:
             return self._names[value]
         return self.text(value)
-
-
-def without_secret_members(value: Any) -> Any:
-    """Return a JSON value in which members that are named as secrets or headers are masked."""
-    if isinstance(value, dict):
-        return {
-            name: SECRET if _SECRET_KEY.fullmatch(name) else without_secret_members(one) for name, one in value.items()
-        }
-    if isinstance(value, list):
-        return [without_secret_members(one) for one in value]
-    return value
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -253,7 +253,7 @@ async def _generate(turn: Turn, prompt: _Prompt, concludes: SendStatus | None) -
         # What it waited for others has a bound of its own.
         began_s += kit.clock.monotonic_s() - asked_s
         attempt += 1
-        turn.announce(LLMCallStarted(info.model, attempt, len(request.messages)))
+        turn.announce(LLMCallStarted(info.model, attempt, len(request.messages), info.provider))
         ear = _Ear(turn)
         left_s = kit.retry.total_s - (kit.clock.monotonic_s() - began_s)
         if turn.scope.cause is not None:

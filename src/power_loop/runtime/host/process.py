@@ -121,7 +121,8 @@ class Program:
     """Is what to start: `argv` without a shell, with exactly the environment `env`, in `folder`.
 
     `input` is what it reads (None: nothing). With `keeps_errors` its second output is kept apart. It is ended after
-    `timeout_s` seconds (None: never). `files` are descriptors that it finds open for reading, by number (20 and above).
+    `timeout_s` seconds (None: never). `files` are descriptors that it finds open for reading, by number (20 and above);
+    `pipes` are descriptors of this process that it finds under these numbers, 0 and 1 among them.
     A program that `is_shell` reads commands and answers them (see `local_shell.py`), and ends when it got none for
     `idle_s` seconds.
     """
@@ -136,6 +137,7 @@ class Program:
     grace_s: float = DEFAULT_GRACE_S
     limits: ProcessLimits = field(default_factory=ProcessLimits)
     files: Mapping[int, bytes] = field(default_factory=dict)
+    pipes: Mapping[int, int] = field(default_factory=dict)
     is_shell: bool = False
     idle_s: float | None = None
 
@@ -225,7 +227,7 @@ class KeptProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in _KEEPER_VARIABLES if name in os.environ},
-                pass_fds=(theirs.fileno(), *given),
+                pass_fds=(theirs.fileno(), *given, *program.pipes.values()),
                 cwd="/",
                 start_new_session=True,
             )
@@ -238,7 +240,8 @@ class KeptProcess:
                 os.close(descriptor)
         numbers = iter(given)
         input = None if program.input is None else next(numbers)
-        self._say(program.as_json(self._tree, input=input, files=dict(zip(program.files, numbers, strict=True))))
+        files = {**dict(zip(program.files, numbers, strict=True)), **program.pipes}
+        self._say(program.as_json(self._tree, input=input, files=files))
 
     @property
     def ended(self) -> Ended | None:

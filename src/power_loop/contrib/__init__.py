@@ -1,0 +1,1 @@
+"""Connects power-loop to other software, written as any user would write it: on public names of the package."""
