@@ -74,7 +74,7 @@ class WorkflowStepRecord:
     input: Any = None
     output: Any = None
     error: Mapping[str, Any] | None = None
-    usage: Mapping[str, int] | None = None
+    usage: Mapping[str, Any] | None = None
     cost_nanos: int | None = None
     due_at_ms: int | None = None
     started_at_ms: int | None = None
