@@ -71,6 +71,10 @@ PROMISES: dict[str, str] = {
     "nobody-left": "No process of a command outlives its time limit, its cancelled send, its session, its loop or us.",
     "sandbox-or-nothing": "A command that is to run in a sandbox runs in it or not at all, and nothing gets out of it.",
     "permissions": "A policy lets each call go on, wait or be refused; no approval and no child goes round its no.",
+    # many agents
+    "workflows": "The research workflow of the description runs as printed; resume_run() does nothing twice.",
+    "workflow-killed": "A run that was killed at any commit comes to the same results, and repeats no finished leaf.",
+    "workflow-detached": "A detached run wakes the session that it was made for exactly once.",
     # looking in
     "hooks": "Hooks look in at every lifecycle point and may veto, skip or rewrite where the point allows it.",
     "event-sinks": "Events go to JSONL (with replay), metrics and spans; a sink that blocks or fails stops no run.",

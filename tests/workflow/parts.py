@@ -1,4 +1,4 @@
-"""The workflow of SPEC.md, and a model that answers by who asks."""
+"""The workflow of the description, and a model that answers by who asks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from power_loop.testing import ScriptedLLM
 
 SUBTOPICS = ["utensils", "etiquette", "history"]
 
-#: As SPEC.md prints it.
+#: As the description prints it.
 RESEARCH: dict[str, Any] = {
     "name": "research", "input": "the Japanese tea ceremony",
     "root": {"type": "sequence", "steps": [
@@ -64,7 +64,7 @@ class Answers:
 
 
 def researcher() -> Answers:
-    """Return a model for the workflow of SPEC.md."""
+    """Return a model for it."""
     return Answers(
         **{"break": json.dumps({"subtopics": SUBTOPICS})},
         write=lambda request: f"Notes on {asked(request).removeprefix('Subtopic: ')}.",

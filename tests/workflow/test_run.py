@@ -1,4 +1,4 @@
-"""Workflows that run: the one of SPEC.md as printed, failures, retries, limits, waits, budgets and who hears of them."""
+"""Workflows that run: the one of the description as printed, failures, retries, waits, budgets, and who hears."""
 
 from __future__ import annotations
 

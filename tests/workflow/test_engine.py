@@ -1,0 +1,280 @@
+"""What an engine does with steps that fail, take too long, wait or are stopped; and what it is paid with."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from power_loop import (
+    Approve,
+    Budget,
+    LLMAuthError,
+    LLMRetryPolicy,
+    LLMServerError,
+    LoopConfig,
+    SendStatus,
+    StatefulAgentLoop,
+    SubagentStartContext,
+    Veto,
+    WorkflowRunFinished,
+    WorkflowRunStarted,
+    WorkflowStepFinished,
+    WorkflowStepStarted,
+    tool,
+)
+from power_loop.workflow import (
+    RunStatus,
+    WorkflowResult,
+    cancel_run,
+    create_workflow,
+    get_run,
+    resume_run,
+    signal_run,
+)
+from tests.agent.conftest import MakeLoop
+from tests.agent.parts import Ears, Gate, within_limit
+
+from .parts import Answers, agent, flow
+
+ONCE = LoopConfig(retry=LLMRetryPolicy(max_attempts=1))
+
+
+def states(result: WorkflowResult) -> dict[str, str]:
+    """Return the state of each step by its path."""
+    return {step.path: step.state for step in result.steps}
+
+
+async def run(loop: StatefulAgentLoop, spec: Any, **members: Any) -> WorkflowResult:
+    """Run a workflow."""
+    return await within_limit(create_workflow(spec, parent_loop=loop, **members).run())
+
+
+async def test_no_result_is_lost_when_a_sibling_fails(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers(bad=LLMAuthError("no key", provider="p", status=401)), config=ONCE)
+    steps = [agent("one"), agent("bad"), agent("two")]
+    result = await run(loop, flow({"type": "parallel", "steps": steps}))
+    assert result.status is RunStatus.FAILED
+    assert result.error is not None
+    assert (result.error["code"], result.error["path"]) == ("llm.auth", "bad")
+    by_path = {step.path: step for step in result.steps}
+    assert by_path["bad"].state == "failed"
+    done = [path for path, step in by_path.items() if step.state == "completed"]
+    assert all(by_path[path].output == f"Said: {path.capitalize()}." for path in done)
+    again = await resume_run(loop, None, result.run_id)
+    assert again == result
+
+
+async def test_a_step_is_tried_again_as_its_spec_says(make_loop: MakeLoop) -> None:
+    failures: list[Any] = [LLMServerError("down", provider="p", status=500)] * 2
+    llm = Answers(one=lambda _: failures.pop() if failures else "At last.")
+    loop = make_loop(llm=llm, config=ONCE)
+    ears = Ears(loop.event_bus)
+    retry = {"attempts": 3, "backoff": {"first_s": 0.001}, "on": ["transient"]}
+    result = await run(loop, flow(agent("one", retry=retry)))
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "At last.")
+    assert [one.attempt for one in ears.of(WorkflowStepStarted)] == [1, 2, 3]
+    assert [one.code for one in ears.of(WorkflowStepFinished)] == ["llm.server", "llm.server", None]
+    store: Any = await loop.get_store()
+    assert len(await store.get_children(result.run_id)) == 3
+
+
+async def test_a_step_whose_time_is_over_is_ended(make_loop: MakeLoop) -> None:
+    gate = Gate()
+    loop = make_loop(llm=Answers(slow=gate.then("Never.")))
+    result = await run(loop, flow(agent("slow", timeout_s=0.05)))
+    assert result.status is RunStatus.FAILED
+    assert result.error is not None
+    assert result.error["code"] == "workflow.timeout"
+    assert gate.cancelled == 1
+
+
+async def test_a_cancelled_run_ends_what_it_set_going(make_loop: MakeLoop) -> None:
+    gate = Gate()
+    loop = make_loop(llm=Answers(one="Done.", slow=gate.then("Never.")))
+    workflow = create_workflow(flow([agent("one"), agent("slow"), agent("two")]), parent_loop=loop)
+    task = asyncio.ensure_future(workflow.run())
+    await gate.someone()
+    assert await workflow.cancel("enough")
+    result = await within_limit(task)
+    assert result.status is RunStatus.CANCELLED
+    assert states(result) == {"one": "completed", "slow": "cancelled"}
+    store: Any = await loop.get_store()
+    leaves = {one.id: await store.get_send(one.id) for one in await store.get_children(result.run_id)}
+    assert sorted(one.status.value for one in leaves.values()) == ["cancelled", "completed"]
+    assert not await workflow.cancel()
+    assert gate.cancelled == 1
+
+
+async def test_another_process_cancels_a_run(make_loop: MakeLoop) -> None:
+    gate = Gate()
+    here, there = make_loop(llm=Answers(slow=gate.then("Never."))), make_loop(llm=Answers())
+    workflow = create_workflow(flow(agent("slow")), parent_loop=here)
+    task = asyncio.ensure_future(workflow.run())
+    await gate.someone()
+    store: Any = await there.get_store()
+    await store.ask_to_cancel(workflow.run_id, reason="from afar")
+    result = await within_limit(task)
+    assert result.status is RunStatus.CANCELLED
+    assert result.error is not None
+    assert result.error["message"] == "from afar"
+
+
+async def test_a_run_that_waits_rests_and_a_signal_lets_it_go_on(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers())
+    ears = Ears(loop.event_bus)
+    wait = {"type": "wait", "id": "ok", "for": "signal", "signal": "go"}
+    spec = flow([agent("one"), wait, agent("two", "Two.", input="It was {{ok.word}}.")])
+    result = await run(loop, spec)
+    assert result.status is RunStatus.WAITING
+    assert [step.path for step in result.waits_for] == ["ok"]
+    await signal_run(loop, result.run_id, "other", 1)
+    await signal_run(loop, result.run_id, "go", {"word": "green"})
+    ended = await within_limit(resumed(loop, result.run_id))
+    assert ended.status is RunStatus.COMPLETED
+    assert ended.outputs["ok"] == {"word": "green"}
+    assert [one.is_resume for one in ears.of(WorkflowRunStarted)][0] is False
+    assert [one.status for one in ears.of(WorkflowRunFinished)][-1] == "completed"
+
+
+async def resumed(loop: StatefulAgentLoop, run_id: str) -> WorkflowResult:
+    """Return the end of a run that goes on in the background."""
+    while True:
+        result = await get_run(loop, run_id)
+        if result.status not in (RunStatus.RUNNING, RunStatus.WAITING):
+            return result
+        await asyncio.sleep(0)
+
+
+async def test_a_waiting_run_is_cancelled(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers())
+    result = await run(loop, flow({"type": "wait", "id": "ok", "for": "signal", "signal": "go"}))
+    assert result.status is RunStatus.WAITING
+    assert await cancel_run(loop, result.run_id, reason="enough")
+    ended = await get_run(loop, result.run_id)
+    assert ended.status is RunStatus.CANCELLED
+    assert not await cancel_run(loop, result.run_id)
+    assert not await cancel_run(loop, "run_none")
+
+
+@pytest.mark.parametrize("effect", ["read", "once"])
+async def test_a_tool_is_a_step_of_the_ledger(make_loop: MakeLoop, effect: str) -> None:
+    seen: list[int] = []
+
+    @tool(effect=effect)
+    def double(n: int) -> dict[str, int]:
+        """Double a number."""
+        seen.append(n)
+        return {"twice": 2 * n}
+
+    llm = Answers()
+    loop = make_loop(llm=llm, tool_registry=[double])
+    step = {"type": "tool", "id": "d", "tool": "double", "args": {"n": "{{input.n}}"}}
+    result = await run(loop, flow([step, agent("one", input="{{d.twice}}")], input={"n": 21}))
+    assert result.status is RunStatus.COMPLETED, result.error
+    assert (seen, result.outputs["d"]) == ([21], {"twice": 42})
+    assert sum(llm.counts.values()) == 1
+    [step_row] = [one for one in result.steps if one.path == "d"]
+    store: Any = await loop.get_store()
+    [entry] = await store.get_calls(step_row.child_session_id)
+    assert (entry.name, entry.state.value, entry.effect.value) == ("double", "succeeded", effect)
+
+
+async def test_a_tool_that_fails_fails_its_step(make_loop: MakeLoop) -> None:
+    @tool(effect="read")
+    def bad() -> str:
+        """Fail."""
+        raise ValueError("broken")
+
+    loop = make_loop(llm=Answers(), tool_registry=[bad])
+    result = await run(loop, flow({"type": "tool", "id": "b", "tool": "bad", "args": {}}))
+    assert result.error is not None
+    assert result.error["code"] == "tool.failed"
+    assert "broken" in result.error["message"]
+    missing = await run(loop, flow({"type": "tool", "id": "b", "tool": "none", "args": {}}))
+    assert missing.error is not None
+    assert missing.error["code"] == "agent.not_granted"
+
+
+async def test_a_leaf_that_asks_a_person_lets_the_run_rest(make_loop: MakeLoop) -> None:
+    seen: list[str] = []
+
+    @tool(effect="once", requires_approval=True)
+    def pay(whom: str) -> str:
+        """Pay."""
+        seen.append(whom)
+        return f"paid {whom}"
+
+    loop = make_loop(llm=Answers(), tool_registry=[pay])
+    result = await run(loop, flow({"type": "tool", "id": "p", "tool": "pay", "args": {"whom": "Ada"}}))
+    assert result.status is RunStatus.WAITING
+    [waiting] = result.waits_for
+    assert waiting.child_session_id is not None
+    [pending] = await loop.get_pending(waiting.child_session_id)
+    await loop.resume(waiting.child_session_id, answers={pending.call_id: Approve()})
+    ended = await resume_run(loop, None, result.run_id)
+    assert (ended.status, ended.output, seen) == (RunStatus.COMPLETED, "paid Ada", ["Ada"])
+
+
+async def test_a_budget_bounds_all_leaves_together(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers())
+    steps = [agent(f"a{number}") for number in range(5)]
+    result = await run(loop, flow(steps), budget=Budget(max_tokens=1000), max_concurrency=1)
+    assert result.status is RunStatus.FAILED
+    assert result.error is not None
+    assert result.error["code"] == "send.tokens_exceeded"
+    assert result.usage.total_tokens <= 1000
+    budget = await loop.get_budget(result.run_id)
+    assert budget is not None
+    assert budget.spent.tokens == result.usage.total_tokens
+
+
+async def test_as_many_leaves_run_at_a_time_as_may(make_loop: MakeLoop) -> None:
+    now = most = 0
+
+    async def work(_: Any) -> str:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+        return "Done."
+
+    loop = make_loop(llm=Answers(one=work))
+    each = {"type": "foreach", "id": "all", "items_from": "input", "as": "t", "parallel": True, "body": agent("one")}
+    result = await run(loop, flow(each, input=list(range(12))), max_concurrency=3)
+    assert result.status is RunStatus.COMPLETED
+    assert result.output == ["Done."] * 12
+    assert most <= 3
+
+
+async def test_a_hook_forbids_a_leaf(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers())
+    loop.hooks.add("subagent.start", lambda context: forbid(context), name="no")
+    result = await run(loop, flow(agent("one")))
+    assert result.error is not None
+    assert result.error["code"] == "tool.failed"
+    assert "not today" in result.error["message"]
+
+
+def forbid(context: SubagentStartContext) -> Veto:
+    """Forbid it."""
+    assert context.call_id == "one"
+    return Veto("not today")
+
+
+async def test_a_run_below_a_session_has_no_more_than_that(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers())
+    sid = await loop.new_session()
+    result = await run(loop, flow(agent("one")), parent_session_id=sid)
+    store: Any = await loop.get_store()
+    head = await store.get_session(result.run_id)
+    assert (head.parent_id, head.root_id, head.depth) == (sid, sid, 1)
+    stats = await loop.get_session_stats(sid)
+    assert (stats.children, stats.children_usage.total_tokens) == (2, 15)
+    deleted = await store.delete_session(sid)
+    assert deleted.rows > 0
+    assert (await loop.list_sessions()).items == ()
+    assert result.steps[0].child_session_id is not None
+    assert SendStatus.COMPLETED.value == "completed"
