@@ -30,6 +30,8 @@ PROMISES: dict[str, str] = {
     "two-transactions": "A plain send is two write transactions, whatever the length of the history.",
     "follow-up": "What is said to a session from any process is delivered once and in order, to whichever turn runs.",
     "on-busy": "A send to a session that another process drives is refused, waits, or leaves its input, as asked.",
+    "durable-timers": "A timer outlives its process, and each of its firings is delivered once, whoever runs it.",
+    "timer-hook": "A hook may veto, postpone and rewrite what a timer brings, and no timer is lost by one that fails.",
     "recover": "What a dead process left is found and driven by another one; no session stays stuck.",
     "one-writer": "A process that lost a session's lease writes nothing to it.",
     # tools

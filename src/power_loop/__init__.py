@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from power_loop.agent.loop import run_agent_spec as run_agent_spec
     from power_loop.agent.stream import TurnStream as TurnStream
     from power_loop.agent.subagent_tools import agent_tools as agent_tools
+    from power_loop.agent.timers import TimerRunner as TimerRunner
     from power_loop.contracts.agent_spec import AgentLifecycle as AgentLifecycle
     from power_loop.contracts.agent_spec import AgentSpec as AgentSpec
     from power_loop.contracts.answers import Answer as Answer
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from power_loop.contracts.errors import RunNotFoundError as RunNotFoundError
     from power_loop.contracts.errors import RunSessionError as RunSessionError
     from power_loop.contracts.errors import SandboxUnavailableError as SandboxUnavailableError
+    from power_loop.contracts.errors import ScheduleError as ScheduleError
     from power_loop.contracts.errors import SendPoisonedError as SendPoisonedError
     from power_loop.contracts.errors import SessionBusyError as SessionBusyError
     from power_loop.contracts.errors import SessionClosedError as SessionClosedError
@@ -99,6 +101,9 @@ if TYPE_CHECKING:
     from power_loop.contracts.errors import StoreUnavailableError as StoreUnavailableError
     from power_loop.contracts.errors import StoreUnsupportedError as StoreUnsupportedError
     from power_loop.contracts.errors import StoreValueError as StoreValueError
+    from power_loop.contracts.errors import TimerLimitError as TimerLimitError
+    from power_loop.contracts.errors import TimerNotFoundError as TimerNotFoundError
+    from power_loop.contracts.errors import TimeZoneMissingError as TimeZoneMissingError
     from power_loop.contracts.errors import ToolDefinitionError as ToolDefinitionError
     from power_loop.contracts.errors import ToolError as ToolError
     from power_loop.contracts.errors import TransactionError as TransactionError
@@ -136,6 +141,13 @@ if TYPE_CHECKING:
     from power_loop.contracts.events import SessionCreated as SessionCreated
     from power_loop.contracts.events import StreamReset as StreamReset
     from power_loop.contracts.events import TextDelta as TextDelta
+    from power_loop.contracts.events import TimerCancelled as TimerCancelled
+    from power_loop.contracts.events import TimerEnded as TimerEnded
+    from power_loop.contracts.events import TimerFailed as TimerFailed
+    from power_loop.contracts.events import TimerFired as TimerFired
+    from power_loop.contracts.events import TimerPostponed as TimerPostponed
+    from power_loop.contracts.events import TimerScheduled as TimerScheduled
+    from power_loop.contracts.events import TimerSkipped as TimerSkipped
     from power_loop.contracts.events import ToolBatchFinished as ToolBatchFinished
     from power_loop.contracts.events import ToolBatchStarted as ToolBatchStarted
     from power_loop.contracts.events import ToolCallAnswered as ToolCallAnswered
@@ -164,6 +176,7 @@ if TYPE_CHECKING:
     from power_loop.contracts.hooks import MessageAppendContext as MessageAppendContext
     from power_loop.contracts.hooks import Park as Park
     from power_loop.contracts.hooks import PlannedCall as PlannedCall
+    from power_loop.contracts.hooks import Postpone as Postpone
     from power_loop.contracts.hooks import RequireApproval as RequireApproval
     from power_loop.contracts.hooks import Rewrite as Rewrite
     from power_loop.contracts.hooks import RoundDecideContext as RoundDecideContext
@@ -176,6 +189,7 @@ if TYPE_CHECKING:
     from power_loop.contracts.hooks import Skip as Skip
     from power_loop.contracts.hooks import SubagentEndContext as SubagentEndContext
     from power_loop.contracts.hooks import SubagentStartContext as SubagentStartContext
+    from power_loop.contracts.hooks import TimerFireContext as TimerFireContext
     from power_loop.contracts.hooks import ToolAfterContext as ToolAfterContext
     from power_loop.contracts.hooks import ToolBeforeContext as ToolBeforeContext
     from power_loop.contracts.hooks import ToolErrorContext as ToolErrorContext
@@ -257,6 +271,13 @@ if TYPE_CHECKING:
     from power_loop.contracts.results import PendingCall as PendingCall
     from power_loop.contracts.results import Recovered as Recovered
     from power_loop.contracts.results import StatefulResult as StatefulResult
+    from power_loop.contracts.schedules import After as After
+    from power_loop.contracts.schedules import At as At
+    from power_loop.contracts.schedules import Cron as Cron
+    from power_loop.contracts.schedules import Every as Every
+    from power_loop.contracts.schedules import Missed as Missed
+    from power_loop.contracts.schedules import Schedule as Schedule
+    from power_loop.contracts.schedules import runs_of as runs_of
     from power_loop.contracts.shell import CommandEnd as CommandEnd
     from power_loop.contracts.shell import CommandOutput as CommandOutput
     from power_loop.contracts.shell import JobReport as JobReport
@@ -276,6 +297,13 @@ if TYPE_CHECKING:
     from power_loop.contracts.states import SendStatus as SendStatus
     from power_loop.contracts.states import SessionState as SessionState
     from power_loop.contracts.states import WaitKind as WaitKind
+    from power_loop.contracts.timers import NewTimer as NewTimer
+    from power_loop.contracts.timers import TimerClaim as TimerClaim
+    from power_loop.contracts.timers import TimerDelivery as TimerDelivery
+    from power_loop.contracts.timers import TimerMaker as TimerMaker
+    from power_loop.contracts.timers import TimerRecord as TimerRecord
+    from power_loop.contracts.timers import TimerState as TimerState
+    from power_loop.contracts.timers import TimerTransaction as TimerTransaction
     from power_loop.contracts.tools import InTransaction as InTransaction
     from power_loop.contracts.tools import SessionLog as SessionLog
     from power_loop.contracts.tools import ToolContext as ToolContext
@@ -344,6 +372,8 @@ if TYPE_CHECKING:
     from power_loop.tools.skills import skill_tools as skill_tools
     from power_loop.tools.todo import TodoPolicy as TodoPolicy
     from power_loop.tools.todo import todo_tools as todo_tools
+    from power_loop.tools.wakeups import WakeupPolicy as WakeupPolicy
+    from power_loop.tools.wakeups import wakeup_tools as wakeup_tools
 
 #: Where each public name lives. It is imported when it is asked for, so importing the package costs next to nothing.
 _HOMES: dict[str, str] = {
@@ -683,6 +713,36 @@ _HOMES: dict[str, str] = {
     "SkillProblem": "power_loop.tools.skill_folders",
     "Skills": "power_loop.tools.skill_folders",
     "skill_tools": "power_loop.tools.skills",
+    "TimerRunner": "power_loop.agent.timers",
+    "ScheduleError": "power_loop.contracts.errors",
+    "TimeZoneMissingError": "power_loop.contracts.errors",
+    "TimerLimitError": "power_loop.contracts.errors",
+    "TimerNotFoundError": "power_loop.contracts.errors",
+    "TimerCancelled": "power_loop.contracts.events",
+    "TimerEnded": "power_loop.contracts.events",
+    "TimerFailed": "power_loop.contracts.events",
+    "TimerFired": "power_loop.contracts.events",
+    "TimerPostponed": "power_loop.contracts.events",
+    "TimerScheduled": "power_loop.contracts.events",
+    "TimerSkipped": "power_loop.contracts.events",
+    "Postpone": "power_loop.contracts.hooks",
+    "TimerFireContext": "power_loop.contracts.hooks",
+    "After": "power_loop.contracts.schedules",
+    "At": "power_loop.contracts.schedules",
+    "Cron": "power_loop.contracts.schedules",
+    "Every": "power_loop.contracts.schedules",
+    "Missed": "power_loop.contracts.schedules",
+    "Schedule": "power_loop.contracts.schedules",
+    "runs_of": "power_loop.contracts.schedules",
+    "NewTimer": "power_loop.contracts.timers",
+    "TimerClaim": "power_loop.contracts.timers",
+    "TimerDelivery": "power_loop.contracts.timers",
+    "TimerMaker": "power_loop.contracts.timers",
+    "TimerRecord": "power_loop.contracts.timers",
+    "TimerState": "power_loop.contracts.timers",
+    "TimerTransaction": "power_loop.contracts.timers",
+    "WakeupPolicy": "power_loop.tools.wakeups",
+    "wakeup_tools": "power_loop.tools.wakeups",
     "TodoPolicy": "power_loop.tools.todo",
     "todo_tools": "power_loop.tools.todo",
 }
@@ -714,6 +774,9 @@ _PORT = (
         "WorkflowRunRecord",
         "WorkflowSignalRecord",
         "WorkflowStepRecord",
+        "NewTimer",
+        "TimerClaim",
+        "TimerDelivery",
     ),
     *(
         "SendEnd",

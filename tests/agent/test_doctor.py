@@ -136,7 +136,18 @@ MENDED = [
     ),
     (f"{BUDGET} ('{{sid}}', 7, 0, 0, 0, 0, 0, 0)", "budget.orphaned"),
 ]
+TIMER = (
+    "INSERT INTO {p}timers (id, session_id, state, made_by, schedule, body, input_hash, number, planned_at_ms,"
+    " due_at_ms, wake_at_ms, epoch, delivered, missed, vetoed, failures, created_at_ms, op)"
+    " VALUES ('tmr_{sid}', '{sid}', 'armed', 'model', '{{\"kind\": \"at\", \"at_ms\": 5}}',"
+    ' \'{{"parts":[{{"type":"text","text":"x"}}]}}\', \'\', 1, 5, 5, 9000000000000, 0, 0, 0, 0, 0, 1, \'\')'
+)
 CANNOT_BE = [
+    (TIMER.replace('"at_ms": 5', '"at_ms": -5'), "timer.damaged"),
+    (TIMER.replace("'armed'", "'ticking'"), "timer.damaged"),
+    (TIMER.replace("parts", "pieces"), "timer.damaged"),
+    (TIMER.replace("'armed'", "'done'"), "timer.state"),
+    (TIMER.replace("0, 0, 0, 0, 0, 1", "0, -1, 0, 0, 0, 1"), "timer.damaged"),
     ("DELETE FROM {p}messages WHERE session_id = '{sid}' AND seq = 5", "log.gap"),
     ("DELETE FROM {p}messages WHERE session_id = '{sid}' AND seq = 1", "send.orphaned"),
     ("UPDATE {p}messages SET body = '{{\"parts\":[' WHERE session_id = '{sid}' AND seq = 4", "log.damaged"),

@@ -54,6 +54,7 @@ FULL = CORE | {
     *("background_run", "background_list", "background_check", "background_wait", "background_stop"),
     *("note_write", "note_read", "note_list", "note_remove"),
     *("request_user_input", "recall_compacted", "recall_send"),
+    *("schedule_wakeup", "list_wakeups", "cancel_wakeup"),
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from power_loop.agent.config import LoopConfig
@@ -13,10 +15,13 @@ from power_loop.contracts.errors import ConfigError, InputError, MissingExtraErr
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.limits import SendLimits
 from power_loop.contracts.llm import ModelInfo, OutputSchema
-from power_loop.contracts.messages import ContentPart, UserInput, content_of
+from power_loop.contracts.messages import ContentPart, Message, Role, UserInput, content_of
+from power_loop.contracts.schedules import Schedule, check_schedule, schedule_to_json
 from power_loop.contracts.states import OnBusy, SessionState
+from power_loop.contracts.timers import NewTimer, check_timer_name, timer_id_of
 from power_loop.core.context.prompt import SystemPrompt, prompt_text
 from power_loop.core.context.reading import has_pdf
+from power_loop.core.turn.fingerprint import fingerprint
 from power_loop.core.turn.options import SendOptions, check_options, output_schema_of
 from power_loop.core.turn.paying import no_price
 from power_loop.core.turn.scope import TurnScope
@@ -97,6 +102,36 @@ def _offered(registry: ToolRegistry, tools: ToolsLike | Sequence[str]) -> tuple[
         return part, part.names
     others = ToolRegistry.of(tools)  # type: ignore[arg-type]
     return others, others.names
+
+
+def read_timer(
+    session_id: str,
+    content: UserInput,
+    schedule: Schedule,
+    *,
+    info: ModelInfo,
+    name: str | None,
+    request_id: str | None,
+    new_id: Callable[[str], str],
+    max_timers: int,
+) -> NewTimer:
+    """Return a timer that may be made. Raises `input.invalid`, `schedule.invalid`, `schedule.no_time_zone`."""
+    parts = content_of(content)
+    check_files(parts, info)
+    check_schedule(schedule)
+    check_timer_name(name)
+    if request_id is not None and not (is_a(request_id, str) and request_id):
+        raise InputError(f"request_id is {request_id!r:.80}: give text of at least one character")
+    told = json.dumps([fingerprint(parts), schedule_to_json(schedule)], sort_keys=True)
+    return NewTimer(
+        new_id("tmr") if request_id is None else timer_id_of(session_id, request_id),
+        session_id,
+        Message(Role.USER, parts),
+        hashlib.sha256(told.encode()).hexdigest(),
+        schedule,
+        name=name,
+        max_timers=max_timers,
+    )
 
 
 def check_files(parts: Sequence[ContentPart], info: ModelInfo) -> None:

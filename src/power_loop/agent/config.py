@@ -15,6 +15,7 @@ from power_loop.contracts.llm import LLMRetryPolicy, LLMService, ModelInfo
 from power_loop.contracts.memory import MemoryProvider
 from power_loop.contracts.numbers import is_number, is_whole
 from power_loop.contracts.states import OnUnknown
+from power_loop.contracts.timers import MAX_TIMERS
 from power_loop.core.context.prompt import SystemPrompt, prompt_text
 from power_loop.core.context.settings import Compaction, MemoryUse, Projection
 from power_loop.core.turn.options import SendOptions, check_options
@@ -49,6 +50,7 @@ class LoopConfig:
     `models` are those that sub-agents may be given, by name (default: none but the loop's own). A tree of agents is at
     most `max_agent_depth` deep below the session at its top (default 3; 0: there are no sub-agents), and one send makes
     at most `max_children` of them (default 16).
+    So many timers of a session may be armed at the same time as `max_timers` says (default 100).
     """
 
     limits: SendLimits = field(default_factory=SendLimits)
@@ -74,6 +76,7 @@ class LoopConfig:
     models: Mapping[str, LLMService] = field(default_factory=dict)
     max_agent_depth: int = 3
     max_children: int = 16
+    max_timers: int = MAX_TIMERS
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -83,6 +86,7 @@ class LoopConfig:
             ("max_recoveries", 0),
             ("max_agent_depth", 0),
             ("max_children", 0),
+            ("max_timers", 0),
         ):
             value = getattr(self, name)
             if not is_whole(value, least=least):

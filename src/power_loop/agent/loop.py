@@ -23,6 +23,7 @@ from power_loop.agent.asked import (
     is_a,
     on_busy_of,
     read_send,
+    read_timer,
     scope_of,
     session_state_of,
 )
@@ -56,7 +57,7 @@ from power_loop.contracts.errors import (
     SessionNotFoundError,
     StoreError,
 )
-from power_loop.contracts.events import HookFailed, SessionClosed, SessionCreated
+from power_loop.contracts.events import HookFailed, SessionClosed, SessionCreated, TimerCancelled, TimerScheduled
 from power_loop.contracts.explanation import CallExplanation
 from power_loop.contracts.hooks import HookPoint, SessionEndContext, SessionStartContext
 from power_loop.contracts.limits import SendLimits
@@ -65,8 +66,10 @@ from power_loop.contracts.messages import ContentPart, UserInput, content_of
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import FoldRecord, InboxRecord, MessageRecord, Page, SessionRecord, SessionStats
 from power_loop.contracts.results import FollowUp, PendingCall, Recovered, StatefulResult
+from power_loop.contracts.schedules import Schedule
 from power_loop.contracts.session_ids import check_session_id
 from power_loop.contracts.states import OPEN_CALLS, OnBusy, SchemaPolicy, SendStatus, SessionState
+from power_loop.contracts.timers import TimerRecord
 from power_loop.contracts.workflow_runs import is_run_id
 from power_loop.core.bus import AgentEventBus, EventQueue
 from power_loop.core.context.explain import explain_call
@@ -208,6 +211,11 @@ class StatefulAgentLoop:
         if self._hooks is None:
             self._hooks = Hooks()
         return self._hooks
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that it goes by."""
+        return self._now
 
     @property
     def event_bus(self) -> AgentEventBus:
@@ -708,6 +716,67 @@ class StatefulAgentLoop:
         """
         return self._at_work()
 
+    # ---- timers ----
+
+    async def schedule_timer(
+        self,
+        session_id: str,
+        content: UserInput,
+        schedule: Schedule,
+        *,
+        name: str | None = None,
+        request_id: str | None = None,
+    ) -> TimerRecord:
+        """Make a timer that brings `content` to a session as a follow-up when it is due: `At(moment)`,
+        `After(seconds)`, `Every(seconds)` or `Cron(expression, zone)`.
+
+        A `TimerRunner`, in whatever process, delivers it. Repeated with the same `request_id` it meets the same timer,
+        until that was pruned. Raises `session.not_found`, `session.closed`, `schedule.invalid`,
+        `schedule.no_time_zone`, `timer.limit` (`LoopConfig.max_timers`), `request.conflict`, `input.invalid`.
+        """
+        new = read_timer(
+            session_id,
+            content,
+            schedule,
+            info=self._llm.info,
+            name=name,
+            request_id=request_id,
+            new_id=self._now.new_id,
+            max_timers=self.config.max_timers,
+        )
+        made = await (await self._ready_store()).schedule_timer(new)
+        if made.due_at_ms is not None:
+            self.event_bus.emit(TimerScheduled(made.id, made.due_at_ms), session_id=session_id)
+        return made
+
+    async def cancel_timer(self, timer_id: str) -> bool:
+        """End a timer; False if it had ended. Raises `timer.not_found`."""
+        store = await self._ready_store()
+        was_armed = await store.cancel_timer(timer_id)
+        if was_armed:
+            timer = await store.get_timer(timer_id)
+            self.event_bus.emit(TimerCancelled(timer_id), session_id=timer.session_id)
+        return was_armed
+
+    async def list_timers(
+        self,
+        session_id: str | None = None,
+        *,
+        include_ended: bool = False,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[TimerRecord]:
+        """Return a page of armed timers, of one session or of all; ended ones too if `include_ended` says so."""
+        store = await self._ready_store()
+        return await store.list_timers(session_id, include_ended=include_ended, cursor=cursor, limit=limit)
+
+    async def drive_inbox(self, session_id: str) -> None:
+        """Drive what waits in a session's inbox, as this process does with inputs of its own, and return when nothing
+        is left that could be driven, or where somebody else drives it. What goes wrong in a turn is told by its
+        events."""
+        self._check_open()
+        await self._inbox_driver.drive(session_id)
+
     # ---- after a process died ----
 
     async def recover(
@@ -798,6 +867,9 @@ class StatefulAgentLoop:
     withdraw_sync = twin(withdraw)
     cancel_sync = twin(cancel)
     recover_sync = twin(recover)
+    schedule_timer_sync = twin(schedule_timer)
+    cancel_timer_sync = twin(cancel_timer)
+    list_timers_sync = twin(list_timers)
     get_messages_sync = twin(get_messages)
     get_folds_sync = twin(get_folds)
     compact_sync = twin(compact)

@@ -24,6 +24,7 @@ from power_loop.cli import (
     recover,
     sessions,
     show,
+    timers,
     upkeep,
 )
 from power_loop.cli.output import EXIT_FAILED, EXIT_OK, complain
@@ -36,6 +37,7 @@ COMMANDS = (
     fork,
     archive,
     recover,
+    timers,
     doctor,
     ddl,
     migrate,

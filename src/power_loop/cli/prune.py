@@ -21,23 +21,23 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser(
         "prune",
         help="remove what is old",
-        description="Removes closed sessions, whole tool results, delivered inputs, or memories that are older than so"
-        " long, or the messages that a fold stands for, a few at a time, and never of a session whose turn runs. It may"
-        " be stopped and run again. `vacuum` gives the space back to the disk.",
+        description="Removes closed sessions, whole tool results, delivered inputs, ended timers, or memories that"
+        " are older than so long, or the messages that a fold stands for, a few at a time, and never"
+        " of a session whose turn runs. It may be stopped and run again. `vacuum` gives the space back to the disk.",
         epilog="power-loop prune results --older-than 30d --dsn app.db",
     )
     add_store_options(parser)
     parser.add_argument(
         "what",
-        choices=("sessions", "results", "inbox", "compacted", "memories"),
-        help="closed sessions, whole results beside the log, inputs that left an inbox, messages behind a fold,"
-        " what is remembered beyond sessions",
+        choices=("sessions", "results", "inbox", "timers", "compacted", "memories"),
+        help="closed sessions, whole results beside the log, inputs that left an inbox, timers that ended,"
+        " messages behind a fold, what is remembered beyond sessions",
     )
     parser.add_argument(
         "--older-than", type=_age, metavar="AGE", help="90s, 15m, 12h, 30d; not for `compacted`, where a fold says what"
     )
     parser.add_argument("--include-open", action="store_true", help="sessions: also those that were not closed")
-    parser.add_argument("--session", metavar="SESSION", help="results, inbox, compacted: of this session only")
+    parser.add_argument("--session", metavar="SESSION", help="results, inbox, timers, compacted: of this session only")
     add_json_option(parser, "a JSON object")
     parser.set_defaults(run=_run)
 
@@ -59,6 +59,8 @@ async def _run(given: argparse.Namespace) -> int:
             gone = await store.prune_tool_results(given.session, older_than_s=given.older_than, on_progress=told)
         elif given.what == "inbox":
             gone = await store.prune_inbox(given.session, older_than_s=given.older_than, on_progress=told)
+        elif given.what == "timers":
+            gone = await store.prune_timers(given.session, older_than_s=given.older_than, on_progress=told)
         elif given.what == "memories":
             gone = Pruned(rows=await store.memories.prune(older_than_s=given.older_than))
         else:
@@ -79,7 +81,7 @@ def _check(given: argparse.Namespace) -> None:
         raise ConfigError("prune compacted: a fold says which messages go, whatever their age: leave out --older-than")
     if given.what != "compacted" and given.older_than is None:
         raise ConfigError(f"prune {given.what}: say how old what goes has to be, such as --older-than 30d")
-    if given.session is not None and given.what not in ("results", "inbox", "compacted"):
+    if given.session is not None and given.what not in ("results", "inbox", "timers", "compacted"):
         raise ConfigError(f"prune {given.what} goes by age only, and not by session: leave out --session")
     if given.include_open and given.what != "sessions":
         raise ConfigError(f"prune {given.what}: --include-open is for sessions: leave it out")

@@ -5,6 +5,8 @@ PowerLoopError
 │   ├── MissingExtraError       config.missing_extra
 │   └── PriceMissingError       config.no_price
 ├── InputError                  input.invalid
+│   └── ScheduleError           schedule.invalid
+│       └── TimeZoneMissingError schedule.no_time_zone
 ├── LoopClosedError             loop.closed
 ├── AgentError
 │   ├── AgentSpecError          agent.invalid_spec
@@ -24,6 +26,7 @@ PowerLoopError
 │   ├── RequestConflictError    request.conflict
 │   ├── BlackboardConflictError blackboard.conflict
 │   ├── BlackboardFullError     blackboard.full
+│   ├── TimerLimitError         timer.limit
 │   ├── CallNotFoundError       call.not_found
 │   ├── CallNotWaitingError     call.not_waiting
 │   ├── ModelCallNotFoundError  model_call.not_found
@@ -45,6 +48,7 @@ PowerLoopError
 │   ├── StoreUnsupportedError   store.unsupported
 │   ├── InvalidArchiveError     archive.invalid
 │   └── TransactionError        store.transaction_misuse
+├── TimerNotFoundError          timer.not_found
 ├── NamespaceError              memory.no_namespace
 ├── LLMError
 │   ├── LLMAuthError            llm.auth              ├── LLMRateLimitedError   llm.rate_limited    (retryable)
@@ -112,6 +116,22 @@ class InputError(PowerLoopError):
     """Says that what was handed to a method cannot be accepted; nothing was stored."""
 
     code = "input.invalid"
+
+
+class ScheduleError(InputError):
+    """Says that something is no schedule for a timer: no moment, no cron expression, no number of seconds."""
+
+    code = "schedule.invalid"
+
+
+class TimeZoneMissingError(ScheduleError):
+    """Says that this machine does not know the time zone named `zone`."""
+
+    code = "schedule.no_time_zone"
+
+    def __init__(self, message: str, *, zone: str) -> None:
+        super().__init__(message)
+        self.zone = zone
 
 
 class LoopClosedError(PowerLoopError):
@@ -276,6 +296,16 @@ class BlackboardFullError(SessionError):
         self.max_entries = max_entries
 
 
+class TimerLimitError(SessionError):
+    """Says that a session has as many timers as it may have, which is `max_timers`."""
+
+    code = "timer.limit"
+
+    def __init__(self, message: str, *, session_id: str, max_timers: int) -> None:
+        super().__init__(message, session_id=session_id)
+        self.max_timers = max_timers
+
+
 class CallNotFoundError(SessionError):
     """Says that the session has no tool call of this id."""
 
@@ -435,6 +465,16 @@ class InvalidArchiveError(StoreError):
         super().__init__(message)
         self.line = line
         self.reason = reason
+
+
+class TimerNotFoundError(PowerLoopError):
+    """Says that there is no timer of this id, or that it is not this session's."""
+
+    code = "timer.not_found"
+
+    def __init__(self, message: str, *, timer_id: str) -> None:
+        super().__init__(message)
+        self.timer_id = timer_id
 
 
 class NamespaceError(PowerLoopError):

@@ -556,6 +556,86 @@ class InputRefused(EventPayload):
 
 
 @frozen
+class TimerScheduled(EventPayload):
+    """The application made a timer, which is due at `due_at_ms`."""
+
+    type = "timer.scheduled"
+
+    timer_id: str
+    due_at_ms: int
+
+
+@frozen
+class TimerCancelled(EventPayload):
+    """The application ended a timer."""
+
+    type = "timer.cancelled"
+
+    timer_id: str
+
+
+@frozen
+class TimerFired(EventPayload):
+    """A timer brought its input to the inbox, at `position`, `late_s` behind its time; `number` counts its firings.
+
+    The next one is due at `due_at_ms`; None where this was the last.
+    """
+
+    type = "timer.fired"
+
+    timer_id: str
+    number: int
+    position: int
+    late_s: float
+    due_at_ms: int | None
+
+
+@frozen
+class TimerSkipped(EventPayload):
+    """A run of a timer was left out, because of a hook or because it came too late (`reason`)."""
+
+    type = "timer.skipped"
+
+    timer_id: str
+    number: int
+    reason: str
+    due_at_ms: int | None
+
+
+@frozen
+class TimerPostponed(EventPayload):
+    """A hook had a run of a timer come again later, at `due_at_ms`."""
+
+    type = "timer.postponed"
+
+    timer_id: str
+    number: int
+    due_at_ms: int
+
+
+@frozen
+class TimerFailed(EventPayload):
+    """A run of a timer could not be delivered, for the `failures`th time, and is tried again in `after_s`."""
+
+    type = "timer.failed"
+
+    timer_id: str
+    number: int
+    failures: int
+    after_s: float
+    error: str
+
+
+@frozen
+class TimerEnded(EventPayload):
+    """A timer ended because its session is closed."""
+
+    type = "timer.ended"
+
+    timer_id: str
+
+
+@frozen
 class LeaseTaken(EventPayload):
     """A session was taken over from an owner that died."""
 

@@ -18,6 +18,7 @@ from power_loop.contracts.llm import LLMRequest, LLMResponse
 from power_loop.contracts.messages import ContentPart, Message
 from power_loop.contracts.results import StatefulResult
 from power_loop.contracts.states import WaitKind
+from power_loop.contracts.timers import TimerRecord
 from power_loop.contracts.tools import ToolDefinition, ToolResult
 
 
@@ -42,6 +43,7 @@ class HookPoint(str, Enum):
     FOLD_BEFORE = "fold.before"
     SUBAGENT_START = "subagent.start"
     SUBAGENT_END = "subagent.end"
+    TIMER_FIRE = "timer.fire"
 
 
 # ---- decisions ----
@@ -98,7 +100,14 @@ class Park:
     data: Mapping[str, Any] | None = None
 
 
-Decision = Veto | Skip | Rewrite | RequireApproval | Park
+@frozen
+class Postpone:
+    """Has the firing of a timer come again so many `seconds` later; the hooks are asked again then."""
+
+    seconds: float
+
+
+Decision = Veto | Skip | Rewrite | RequireApproval | Park | Postpone
 
 
 # ---- contexts: one a point; all know session, send and round (0 where there is none) ----
@@ -332,3 +341,19 @@ class SubagentEndContext(HookContext):
     call_id: str
     spec: AgentSpec
     result: StatefulResult
+
+
+@frozen
+class TimerFireContext(HookContext):
+    """A `timer` is due and is about to bring `content` to its session, `late_s` behind its time.
+
+    Veto leaves this run out, Postpone(seconds) has it come again later, Rewrite(content=...) brings something else. A
+    hook that raises has it come again later as well.
+    """
+
+    point = HookPoint.TIMER_FIRE
+    allows = (Veto, Postpone, Rewrite)
+
+    timer: TimerRecord
+    content: tuple[ContentPart, ...]
+    late_s: float

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from power_loop.contracts.blackboard import BlackboardEntry
 from power_loop.contracts.budgets import BudgetKey, BudgetRecord, Charge, Granted, NewHold, Shortage
-from power_loop.contracts.messages import ContentPart
+from power_loop.contracts.messages import ContentPart, Message
 from power_loop.contracts.records import (
     Accepted,
     CallRecord,
@@ -36,6 +36,7 @@ from power_loop.contracts.records import (
     TakenInput,
 )
 from power_loop.contracts.states import CallState, SessionState
+from power_loop.contracts.timers import NewTimer, TimerClaim, TimerDelivery, TimerRecord
 from power_loop.contracts.tools import ToolBody
 from power_loop.contracts.workflow_runs import (
     NewRun,
@@ -415,6 +416,67 @@ class SessionStore(Protocol):
         limit: int = 50,
     ) -> tuple[WorkflowRunRecord, ...]:
         """Return runs, newest first, behind the one that was made at `before` and has that id; at most `limit`."""
+        ...
+
+    # ---- timers ----
+
+    async def schedule_timer(self, new: NewTimer) -> TimerRecord:
+        """Make a timer, or return the one of this id that was made of the same request.
+
+        Raises `session.closed`, `schedule.invalid`, `schedule.no_time_zone`, `timer.limit`, `request.conflict`.
+        """
+        ...
+
+    async def cancel_timer(self, timer_id: str, *, session_id: str | None = None) -> bool:
+        """End a timer, of this session if one is given; False if it had ended. Raises `timer.not_found`."""
+        ...
+
+    async def get_timer(self, timer_id: str) -> TimerRecord:
+        """Return a timer. Raises `timer.not_found`."""
+        ...
+
+    async def list_timers(
+        self,
+        session_id: str | None = None,
+        *,
+        include_ended: bool = False,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[TimerRecord]:
+        """Return a page of armed timers, of one session or of all, in order of their ids; ended ones too if
+        `include_ended` says so."""
+        ...
+
+    async def claim_timers(
+        self, owner: str, *, ttl_s: float, limit: int, timer_ids: Sequence[str] | None = None
+    ) -> tuple[TimerClaim, ...]:
+        """Give due timers to `owner`, the longest overdue first, at most `limit`, or those of `timer_ids` that are due.
+        A claim that nothing came of within `ttl_s` is given to the next who asks."""
+        ...
+
+    async def deliver_timer(self, claim: TimerClaim, message: Message, *, input_hash: str) -> TimerDelivery | None:
+        """Put a firing's input into its session's inbox under the request id `{timer id}:{number}` and move the timer
+        on, in one transaction; end it where the session is closed. None where the claim was lost: nothing was done.
+
+        Raises `session.inbox_full`.
+        """
+        ...
+
+    async def drop_timer(self, claim: TimerClaim, *, is_veto: bool) -> TimerRecord | None:
+        """Leave a firing out, vetoed or missed, and move the timer on; None where the claim was lost."""
+        ...
+
+    async def put_back_timer(self, claim: TimerClaim, *, after_s: float, error: str | None) -> TimerRecord | None:
+        """Give a claim back, so that the firing comes again after so long: it failed by an `error`, or is postponed;
+        None where the claim was lost."""
+        ...
+
+    async def next_timer_in_s(self) -> float | None:
+        """Return in how many seconds, by the store's time, a timer has to be looked at first; None if none is armed."""
+        ...
+
+    def watch_timers(self, heard: Callable[[], None]) -> Callable[[], None]:
+        """Call `heard`, in whatever thread, whenever this process made a timer; what is returned ends that."""
         ...
 
     # ---- what nobody drives ----

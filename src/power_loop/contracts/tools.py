@@ -16,6 +16,7 @@ from power_loop.contracts.live import LiveState
 from power_loop.contracts.messages import ContentPart
 from power_loop.contracts.records import MessageRecord
 from power_loop.contracts.states import Effect, OnUnknown, WaitKind
+from power_loop.contracts.timers import TimerRecord, TimerTransaction
 
 # Long enough for a slow build or a web search, short enough that a forgotten call does not hold its session.
 DEFAULT_TIMEOUT_S = 120.0
@@ -63,6 +64,11 @@ class ToolTransaction(Protocol):
     @property
     def blackboard(self) -> BlackboardTransaction:
         """The blackboard of the call's tree of sessions; what is written on it is written by the call's session."""
+        ...
+
+    @property
+    def timers(self) -> TimerTransaction:
+        """The timers of the call's session."""
         ...
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
@@ -196,6 +202,10 @@ class ToolContext(Protocol):
         limit: int = 100,
     ) -> tuple[BlackboardEntry, ...]:
         """Return entries of the blackboard of the session's tree, as `SessionStore.read_entries` does."""
+        ...
+
+    async def read_timers(self, *, limit: int = 100) -> tuple[TimerRecord, ...]:
+        """Return the armed timers of the session, at most `limit` and at most 1000."""
         ...
 
     def tx(self, body: ToolBody) -> InTransaction:

@@ -16,6 +16,7 @@ from power_loop.contracts.hooks import (
     HookContext,
     HookPoint,
     Park,
+    Postpone,
     RequireApproval,
     Rewrite,
     Skip,
@@ -24,6 +25,7 @@ from power_loop.contracts.hooks import (
 )
 from power_loop.contracts.llm import LLMRequest, LLMResponse
 from power_loop.contracts.messages import content_of
+from power_loop.contracts.numbers import is_number
 from power_loop.contracts.tools import ToolResult
 from power_loop.core.stray import EXITS, cancellations, is_stray, said
 
@@ -42,8 +44,11 @@ _REWRITTEN = {
     HookPoint.TOOL_BEFORE: "arguments",
     HookPoint.TOOL_AFTER: "result",
     HookPoint.TOOL_ERROR: "result",
+    HookPoint.TIMER_FIRE: "content",
 }
 _SKIPPED_WITH = {HookPoint.LLM_BEFORE: "response", HookPoint.TOOL_BEFORE: "result"}
+# A firing that is put off for longer than this was not meant to come at all.
+_MAX_POSTPONED_S = 366 * 86_400
 _TYPES: dict[str, tuple[type, ...]] = {
     "content": (str, list, tuple),
     "request": (LLMRequest,),
@@ -255,6 +260,10 @@ def _check(decision: object, context: HookContext) -> None:
         _check_fields(decision, _REWRITTEN[context.point])
     elif isinstance(decision, Skip):
         _check_fields(decision, _SKIPPED_WITH[context.point])
+    elif isinstance(decision, Postpone) and not is_number(decision.seconds, above=0, most=_MAX_POSTPONED_S):
+        raise _WrongDecisionError(
+            f"returned Postpone({decision.seconds!r:.80}), and a timer is postponed by seconds above 0, up to a year"
+        )
 
 
 def _check_fields(decision: Rewrite | Skip, wanted: str) -> None:
@@ -309,4 +318,4 @@ def _words(error: BaseException) -> str:
 
 def _shown(value: object) -> str:
     kind = type(value)
-    return kind.__name__ if kind in (Veto, Skip, Rewrite, RequireApproval, Park) else f"{value!r:.80}"
+    return kind.__name__ if kind in (Veto, Skip, Rewrite, RequireApproval, Park, Postpone) else f"{value!r:.80}"

@@ -26,6 +26,7 @@ from power_loop.tools.search import glob_tool, grep_tool
 from power_loop.tools.skill_folders import Skills
 from power_loop.tools.skills import skill_tools
 from power_loop.tools.todo import todo_tools
+from power_loop.tools.wakeups import wakeup_tools
 
 
 class ToolPreset(str, Enum):
@@ -33,7 +34,7 @@ class ToolPreset(str, Enum):
 
     EXPLORE = "explore"  # looks at files and changes nothing
     CORE = "core"  # explore, writes files, runs commands, keeps a list of things to do
-    FULL = "full"  # core, runs commands in the background, keeps notes, asks the user, recalls originals
+    FULL = "full"  # core, runs commands in the background, keeps notes, asks the user, recalls originals, wakes itself
 
 
 def explore_tools(env: RuntimeEnv, *, clock: Clock | None = None) -> tuple[ToolDefinition, ...]:
@@ -62,7 +63,8 @@ def tool_preset(
     `explore` has `read_file`, `glob`, `grep`, `view_image`, `current_time`, and `read_pdf` where the extra `pdf` is
     installed: each of them only reads. `core` has these, `write_file`, `edit_file`, `apply_patch`, `bash` and `todo`.
     `full` has these, `background_run`, `background_list`, `background_check`, `background_wait`, `background_stop`,
-    `note_write`, `note_read`, `note_list`, `note_remove`, `request_user_input`, `recall_compacted` and `recall_send`.
+    `note_write`, `note_read`, `note_list`, `note_remove`, `request_user_input`, `recall_compacted`, `recall_send`,
+    `schedule_wakeup`, `list_wakeups` and `cancel_wakeup`.
     With `skills` each of them has `load_skill`, too, which only reads.
 
     Commands run in `shell` (default: a `LocalShellBackend` of the environment, which is no sandbox). Raises
@@ -82,6 +84,7 @@ def tool_preset(
         tools += (*_writing(guard), *bash_tools(backend), *todo_tools())
         if chosen is ToolPreset.FULL:
             tools += (*background_tools(backend, clock=clock), *notes_tools(), *ask_user_tools(), *recall_tools())
+            tools += wakeup_tools()
     return tuple(tools)
 
 

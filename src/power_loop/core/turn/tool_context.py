@@ -14,6 +14,7 @@ from power_loop.contracts.errors import InputError, ToolError
 from power_loop.contracts.events import ToolCallProgressed
 from power_loop.contracts.numbers import is_number
 from power_loop.contracts.states import Effect
+from power_loop.contracts.timers import TimerRecord
 from power_loop.contracts.tools import InTransaction, SessionLog, ToolBody, ToolOutput
 from power_loop.core.turn.session_log import TurnLog
 from power_loop.core.turn.turn import OpenCall, Turn
@@ -99,6 +100,10 @@ class CallContext:
         """Return entries of the blackboard of the session's tree."""
         store = self._turn.kit.store
         return await store.read_entries(self._turn.session_id, keys=keys, prefix=prefix, after=after, limit=limit)
+
+    async def read_timers(self, *, limit: int = 100) -> tuple[TimerRecord, ...]:
+        """Return the armed timers of the session."""
+        return (await self._turn.kit.store.list_timers(self._turn.session_id, limit=limit)).items
 
     def tx(self, body: ToolBody) -> InTransaction:
         """Return what a handler returns to have `body` run in the transaction that commits its call.

@@ -52,6 +52,7 @@ from power_loop.runtime.store.projections import Projections
 from power_loop.runtime.store.sends import UNFINISHED_SENDS, Sends
 from power_loop.runtime.store.sessions import Head, Sessions, ttl_ms_of
 from power_loop.runtime.store.sql.database import Database, DuplicateKeyError, Statement, Transaction
+from power_loop.runtime.store.timers import TimerRows
 from power_loop.runtime.store.tool_calls import ToolCalls, ledger_steps
 from power_loop.runtime.store.usage import ModelCalls
 
@@ -78,6 +79,7 @@ class Commits:
         blobs: Blobs,
         budgets: Budgets,
         boards: Boards,
+        timers: TimerRows,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -92,6 +94,7 @@ class Commits:
         self._blobs = blobs
         self._budgets = budgets
         self._boards = boards
+        self._timers = timers
 
     async def accept(self, claim: Claim, new: NewSend) -> Accepted | SendRecord | InboxRecord:
         """Take the lease and store the input of a new send, or return what has this `request_id` already, or the input
@@ -299,12 +302,17 @@ class Commits:
 
         run = EffectRun(body, end, dialect=database.dialect, tell=tell)
 
+        rings = False
+
         async def work(tx: Transaction) -> CallStep:
+            nonlocal rings
             # First, so that nobody else holds the session while the body runs, and a stale owner's body never does.
             if not await tx.execute(*guard):
                 await self._sessions.raise_unwritten(tx, lease, at_seq)
             board = BoardWork(tx, self._boards, session_id, author=session_id, at_ms=at_ms, op=op)
-            step = await run.step(tx, board)
+            timers = self._timers.work(tx, session_id, new_id=lambda: self._clock.new_id("tmr"), at_ms=at_ms, op=op)
+            step = await run.step(tx, board, timers)
+            rings = timers.has_scheduled
             blobs: dict[str, str] = {}
             prepared = ledger_steps(session_id, (step,), at_seq=at_seq, at_ms=at_ms, blobs=blobs)
             rows = [message_row(step.message, blobs)] if step.message is not None else []
@@ -316,7 +324,10 @@ class Commits:
             return step
 
         try:
-            return await database.write("run_effect", work, landed=lambda tx: self._sessions.has_op(tx, session_id, op))
+            step = await database.write("run_effect", work, landed=lambda tx: self._sessions.has_op(tx, session_id, op))
+            if rings:
+                self._timers.bell.ring()
+            return step
         except BodyRaised as raised:
             return EffectFailure(raised.error)
         except StoreError as error:

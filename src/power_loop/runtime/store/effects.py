@@ -14,14 +14,19 @@ from power_loop.contracts.errors import (
     BlackboardConflictError,
     BlackboardFullError,
     InputError,
+    SessionClosedError,
     SessionNotFoundError,
     StoreError,
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
+    TimerLimitError,
+    TimerNotFoundError,
 )
 from power_loop.contracts.errors import TransactionError as MisuseError
 from power_loop.contracts.records import CallStep
+from power_loop.contracts.schedules import Schedule
+from power_loop.contracts.timers import MAX_TIMERS, TimerRecord, TimerTransaction
 from power_loop.contracts.tools import ToolBody
 from power_loop.runtime.store.sql.database import Params, RefusedCommitError, Row, T, Transaction
 from power_loop.runtime.store.sql.dialect import Dialect
@@ -32,8 +37,11 @@ _ALLOWED = ("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE", "WITH", 
 _FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*(?!!).*?\*/)*([A-Za-z]*)", re.DOTALL)
 #: What the database itself suffers from: the call did not fail by it, and may be made again.
 _OF_THE_DATABASE = (StoreUnavailableError, StoreFullError, StoreReadOnlyError)
-#: What a blackboard refuses before it changes anything: the transaction goes on behind it.
-_REFUSED_ENTRY = (BlackboardConflictError, BlackboardFullError, InputError, SessionNotFoundError)
+#: What is refused of a blackboard and of timers before anything is changed: the transaction goes on behind it.
+_REFUSED = (
+    *(BlackboardConflictError, BlackboardFullError, InputError, SessionNotFoundError),
+    *(SessionClosedError, TimerLimitError, TimerNotFoundError),
+)
 
 
 class BodyRaised(Exception):  # noqa: N818  (a signal of this room to its caller, not an error)
@@ -65,12 +73,12 @@ class EffectRun:
         self._error: Exception | None = None
         self._refused: Exception | None = None
 
-    async def step(self, tx: Transaction, board: BlackboardTransaction) -> CallStep:
+    async def step(self, tx: Transaction, board: BlackboardTransaction, timers: TimerTransaction) -> CallStep:
         """Run the body and return the step that settles its call.
 
         Raises what a statement raised, also where the body kept it to itself, and `BodyRaised` for anything else.
         """
-        own = _OwnTransaction(tx, self._dialect, board)
+        own = _OwnTransaction(tx, self._dialect, board, timers)
         self._error = self._refused = None
         self._tell("effect.before")
         try:
@@ -103,11 +111,14 @@ class EffectRun:
 class _OwnTransaction:
     """Is what a body is given: its statements stand as they are written, on tables of the application's own."""
 
-    __slots__ = ("_dialect", "_tx", "blackboard", "is_busy", "is_over", "is_stopped", "refused")
+    __slots__ = ("_dialect", "_tx", "blackboard", "is_busy", "is_over", "is_stopped", "refused", "timers")
 
-    def __init__(self, tx: Transaction, dialect: Dialect, board: BlackboardTransaction) -> None:
+    def __init__(
+        self, tx: Transaction, dialect: Dialect, board: BlackboardTransaction, timers: TimerTransaction
+    ) -> None:
         self._tx = tx
         self.blackboard = _OwnBoard(self, board)
+        self.timers = _OwnTimers(self, timers)
         self._dialect = dialect
         self.is_busy = False
         #: Its body has ended.
@@ -151,7 +162,7 @@ class _OwnTransaction:
         self.is_busy = True
         try:
             return await work
-        except _REFUSED_ENTRY:
+        except _REFUSED:
             raise
         except Exception as error:
             self.refused = error
@@ -195,6 +206,28 @@ class _OwnBoard:
         """Take away an entry that has this version."""
         self._own.check_free("blackboard.remove")
         await self._own.during(self._board.remove(key, expected_version=expected_version))
+
+
+class _OwnTimers:
+    """Is the timers of the session as a body is given them."""
+
+    __slots__ = ("_own", "_timers")
+
+    def __init__(self, own: _OwnTransaction, timers: TimerTransaction) -> None:
+        self._own = own
+        self._timers = timers
+
+    async def schedule(
+        self, text: str, schedule: Schedule, *, name: str | None = None, max_timers: int | None = MAX_TIMERS
+    ) -> TimerRecord:
+        """Make a timer that brings `text` to the session."""
+        self._own.check_free("timers.schedule")
+        return await self._own.during(self._timers.schedule(text, schedule, name=name, max_timers=max_timers))
+
+    async def cancel(self, timer_id: str) -> bool:
+        """End a timer of the session; False if it had ended."""
+        self._own.check_free("timers.cancel")
+        return await self._own.during(self._timers.cancel(timer_id))
 
 
 def _checked(params: Params) -> Params:

@@ -14,6 +14,7 @@ from power_loop.contracts.errors import StoreCorruptError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.messages import Message, Role
 from power_loop.contracts.states import OPEN_CALLS, CallState, Effect, SendStatus, SessionState, WaitKind
+from power_loop.contracts.timers import TimerMaker, TimerState
 from power_loop.runtime.store.blobs import referred
 from power_loop.runtime.store.codec import AnyBlob, decode_choice, decode_json, decode_message, decode_value
 from power_loop.runtime.store.folds import pinned_seqs
@@ -32,13 +33,18 @@ from power_loop.runtime.store.sql.tables import (
     SENDS,
     SESSION_DETAILS,
     SESSIONS,
+    TIMERS,
     TOOL_CALLS,
     Kind,
 )
+from power_loop.runtime.store.timers import read_schedule
 from power_loop.runtime.store.usage import decode_segments
 
 # Of the same kind, one session's findings are told one by one up to here: a log may be broken all over.
 MAX_ALIKE = 20
+# A runner that works looks far more often.
+_OVERDUE_MS = 5 * 60_000
+_NO_TIMES = "planned_at_ms = NULL, due_at_ms = NULL, wake_at_ms = NULL"
 _ANY_BLOB = AnyBlob()
 _COUNTS_OF_MODEL_CALLS = (
     *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
@@ -138,6 +144,7 @@ class SessionFacts:
     #: Its row as the root of a tree, if that has a blackboard, and the entries of that.
     boards: list[Columns] = field(default_factory=list)
     entries: list[Columns] = field(default_factory=list)
+    timers: list[Columns] = field(default_factory=list)
     budgets: list[Columns] = field(default_factory=list)
     holds: list[Columns] = field(default_factory=list)
     #: By its index, the tokens of each send's replies.
@@ -200,6 +207,7 @@ def mistyped(facts: SessionFacts) -> list[Ailment]:
         (PROJECT_MESSAGES, facts.projected, "projection.damaged"),
         (BLACKBOARDS, facts.boards, "blackboard.damaged"),
         (BLACKBOARD_ENTRIES, facts.entries, "blackboard.damaged"),
+        (TIMERS, facts.timers, "timer.damaged"),
     )
     found = []
     for table, rows, check in parts:
@@ -714,7 +722,45 @@ def _board(facts: SessionFacts, at_ms: int) -> Iterator[Ailment]:
             yield _wrong(facts, "blackboard.damaged", problem)
 
 
+# ---- timers ----
+
+
+def _timers(facts: SessionFacts, at_ms: int) -> Iterator[Ailment]:
+    """Find timers that cannot be read, that nobody delivers, and those whose states contradict each other."""
+    sid, is_closed = facts.session_id, facts.head["state"] == SessionState.CLOSED.value
+    late = []
+    for timer in facts.timers:
+        where = f"timer {timer['id']!r}"
+        yield from _words(facts, "timer.damaged", timer, where, state=TimerState, made_by=TimerMaker)
+        counts = ("number", "delivered", "missed", "vetoed", "failures", "epoch")
+        yield from _negative(facts, "timer.damaged", timer, where, *counts)
+        for problem in (
+            unread(read_schedule, timer["schedule"], where),
+            unread(decode_message, "user", timer["body"], f"input of {where}"),
+        ):
+            if problem is not None:
+                yield _wrong(facts, "timer.damaged", problem)
+        is_armed = timer["state"] == TimerState.ARMED.value
+        times = [timer[name] is not None for name in ("planned_at_ms", "due_at_ms", "wake_at_ms")]
+        if is_armed != all(times) or is_armed != any(times):
+            state = timer["state"]
+            yield _wrong(facts, "timer.state", f"{where} is {state!r:.40}, and its times say otherwise")
+        elif is_armed and is_closed:
+            message = f"{where} is armed, and its session is closed"
+            end: Statement = (
+                f"UPDATE {{timers}} SET state = ?, {_NO_TIMES}, owner = NULL, ended_at_ms = ? WHERE id = ?",
+                (TimerState.SESSION_CLOSED.value, at_ms, timer["id"]),
+            )
+            yield _wrong(facts, "timer.left", message, "it ends", end)
+        elif is_armed and timer["wake_at_ms"] + _OVERDUE_MS < at_ms:
+            late.append(timer["id"])
+    if late:
+        named = ", ".join(map(repr, late[:MAX_ALIKE]))
+        message = f"{len(late)} timers are overdue ({named}): no TimerRunner delivers them"
+        yield Ailment(Finding(FindingKind.PENDING, "timer.overdue", sid, message))
+
+
 _LOOKS = (
     *(_head, _details, _origins, _log, _sends, _calls, _answers, _belongings, _inbox, _budgets, _folds),
-    *(_projection, _blobs, _board),
+    *(_projection, _blobs, _board, _timers),
 )

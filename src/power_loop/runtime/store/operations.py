@@ -214,6 +214,15 @@ class Operations:
         await self._check_there(session_id)
         return await self._pruning().inputs(session_id, before_ms=before_ms, at_ms=at_ms, tell=on_progress)
 
+    async def prune_timers(
+        self, session_id: str | None = None, *, older_than_s: float = 0.0, on_progress: OnProgress | None = None
+    ) -> Pruned:
+        """Forget timers that ended so many seconds ago, of one session or of all. An id is recognized no longer if its
+        timer was forgotten."""
+        _, before_ms = self._times(older_than_s)
+        await self._check_there(session_id)
+        return await self._pruning().timers(session_id, before_ms=before_ms, tell=on_progress)
+
     async def prune_compacted_messages(
         self, session_id: str | None = None, *, on_progress: OnProgress | None = None
     ) -> Pruned:

@@ -58,7 +58,7 @@ class Outsiders:
                 if known is not None:
                     raise _Known(known, is_running)
             if position - gone > MAX_WAITING:
-                raise _full(session_id)
+                raise inbox_full(session_id)
             sql, row = self._inbox.insert(
                 session_id,
                 position,
@@ -141,7 +141,8 @@ class _Known(Exception):  # noqa: N818  (a signal of this room to itself, not an
         self.is_turn_running = is_turn_running
 
 
-def _full(session_id: str) -> InboxFullError:
+def inbox_full(session_id: str) -> InboxFullError:
+    """Return the error for an inbox that takes no more."""
     return InboxFullError(
         f"{MAX_WAITING} inputs wait in the inbox of session {session_id!r}, which is as many as it takes: nothing was"
         " stored; let its turns catch up (recover() drives a session that nobody drives), or withdraw() some",

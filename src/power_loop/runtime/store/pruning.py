@@ -58,6 +58,12 @@ class Pruning:
             f" ORDER BY i.session_id, i.position LIMIT {PAGE_ROWS}"
         )
         self._forget_input = render("DELETE FROM {inbox} WHERE session_id = ? AND position = ? AND taken_at_ms <= ?")
+        self._old_timers = render(
+            "SELECT id, ended_at_ms FROM {timers} WHERE ended_at_ms <= ? AND (ended_at_ms > ? OR id > ?)"
+            " AND ended_at_ms >= ? AND session_id >= ? AND session_id <= ? ORDER BY ended_at_ms, id"
+            f" LIMIT {PAGE_ROWS}"
+        )
+        self._forget_timer = render("DELETE FROM {timers} WHERE id = ? AND ended_at_ms <= ?")
         old = (
             "SELECT s.id, s.created_at_ms FROM {sessions} s WHERE s.created_at_ms <= ?"
             " AND (s.created_at_ms < ? OR s.id < ?) AND s.updated_at_ms <= ?"
@@ -132,6 +138,27 @@ class Pruning:
                 return Pruned(rows=count)
             owner, position = found[-1]
             last = (owner, owner, position)
+
+    async def timers(self, session_id: str | None, *, before_ms: int, tell: OnProgress | None = None) -> Pruned:
+        """Forget timers that ended before `before_ms`."""
+        count = 0
+        low, high = id_range(session_id)
+        last = ("", 0)
+        while True:
+            last_id, last_ms = last
+            found = await self._page(self._old_timers, (before_ms, last_ms, last_id, last_ms, low, high))
+            rows = [(timer_id, before_ms) for timer_id, _ in found]
+
+            async def body(tx: Transaction, rows: Sequence[Row] = rows) -> int:
+                return sum([await tx.execute(self._forget_timer, row) for row in rows])
+
+            if rows:
+                count += await self._database.write("prune_timers", body)
+                if tell is not None:
+                    tell(Pruned(rows=count))
+            if len(found) < PAGE_ROWS:
+                return Pruned(rows=count)
+            last = found[-1]
 
     async def sessions(self, *, before_ms: int, at_ms: int, with_open: bool, tell: OnProgress | None = None) -> Pruned:
         """Remove sessions that nothing changed since `before_ms`, each in a transaction of its own."""

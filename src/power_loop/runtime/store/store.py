@@ -10,7 +10,7 @@ from power_loop.contracts.budgets import BudgetKey, BudgetRecord, Charge, Grante
 from power_loop.contracts.clock import Clock
 from power_loop.contracts.diagnosis import Finding
 from power_loop.contracts.errors import InputError, SessionBusyError, StoreError
-from power_loop.contracts.messages import ContentPart, clean_text
+from power_loop.contracts.messages import ContentPart, Message, clean_text
 from power_loop.contracts.numbers import MAX_INTEGER, check_whole
 from power_loop.contracts.records import (
     Accepted,
@@ -41,6 +41,7 @@ from power_loop.contracts.records import (
 )
 from power_loop.contracts.session_ids import check_session_id, is_session_id
 from power_loop.contracts.states import CallState, SessionState
+from power_loop.contracts.timers import NewTimer, TimerClaim, TimerDelivery, TimerRecord, check_timer_id
 from power_loop.contracts.tools import ToolBody
 from power_loop.contracts.upkeep import BackedUp, Checkpointed, Vacuumed
 from power_loop.contracts.workflow_runs import (
@@ -71,6 +72,8 @@ from power_loop.runtime.store.sessions import Sessions, not_found
 from power_loop.runtime.store.sql.database import Body, Database, Landed, T, Transaction
 from power_loop.runtime.store.sql.dialect import Renderer
 from power_loop.runtime.store.stalled import Stalled, StalledReads
+from power_loop.runtime.store.timer_moves import TimerMoves
+from power_loop.runtime.store.timers import TimerRows
 from power_loop.runtime.store.tool_calls import ToolCalls
 from power_loop.runtime.store.usage import ModelCalls
 from power_loop.runtime.store.workflow_commits import RunCommits
@@ -100,6 +103,7 @@ class Rooms:
         self.memories = MemoryRows(render)
         self.boards = Boards(render)
         self.runs = RunRows(render)
+        self.timers = TimerRows(render, self.sessions)
         self.memo: dict[str, Any] = {}
 
 
@@ -133,10 +137,12 @@ class SqlSessionStore(Operations):
             blobs=rooms.blobs,
             budgets=rooms.budgets,
             boards=rooms.boards,
+            timers=rooms.timers,
         )
         self._outsiders = Outsiders(
             database, self._clock, sessions=rooms.sessions, inbox=rooms.inbox, commits=self._commits
         )
+        self._timers = TimerMoves(database, self._clock, rows=rooms.timers, sessions=rooms.sessions, inbox=rooms.inbox)
         self._stalled = StalledReads(database, self._clock, rooms.stalled)
         self._runs = RunCommits(
             database,
@@ -283,14 +289,17 @@ class SqlSessionStore(Operations):
         return await self._write("update_session", session_id, body)
 
     async def close_session(self, session_id: str) -> bool:
-        """Close a session to input; False if it was closed before.
+        """Close a session to input, and end its timers; False if it was closed before.
 
         Raises `session.busy` while a turn holds its lease.
         """
-        at_ms = self._clock.now_ms()
+        at_ms, op = self._clock.now_ms(), new_op()
 
         async def body(tx: Transaction) -> bool | SessionBusyError:
-            return await self._rooms.sessions.close(tx, session_id, at_ms=at_ms)
+            outcome = await self._rooms.sessions.close(tx, session_id, at_ms=at_ms)
+            if outcome is True:
+                await self._rooms.timers.end_all(tx, session_id, at_ms=at_ms, op=op)
+            return outcome
 
         outcome = await self._write("close_session", session_id, body)
         if isinstance(outcome, SessionBusyError):
@@ -754,6 +763,75 @@ class SqlSessionStore(Operations):
         """Return runs, newest first, behind the one that was made at `before` and has that id; at most `limit`."""
         check_whole("limit", limit, least=1, most=_MAX_PAGE)
         return await self._runs.page(state=state, parent_session_id=parent_session_id, before=before, limit=limit)
+
+    # ---- timers ----
+
+    async def schedule_timer(self, new: NewTimer) -> TimerRecord:
+        """Make a timer, or return the one of this id that was made of the same request.
+
+        Raises `session.closed`, `schedule.invalid`, `schedule.no_time_zone`, `timer.limit`, `request.conflict`,
+        `input.invalid`.
+        """
+        _check_id(new.session_id)
+        return await self._timers.schedule(new)
+
+    async def cancel_timer(self, timer_id: str, *, session_id: str | None = None) -> bool:
+        """End a timer, of this session if one is given; False if it had ended. Raises `timer.not_found`."""
+        check_timer_id(timer_id)
+        return await self._timers.cancel(timer_id, session_id)
+
+    async def get_timer(self, timer_id: str) -> TimerRecord:
+        """Return a timer. Raises `timer.not_found`."""
+        check_timer_id(timer_id)
+        return await self._timers.get(timer_id)
+
+    async def list_timers(
+        self,
+        session_id: str | None = None,
+        *,
+        include_ended: bool = False,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[TimerRecord]:
+        """Return a page of armed timers, of one session or of all, in order of their ids; ended ones too if
+        `include_ended` says so. Raises `input.invalid` for a limit out of 1 to 1000."""
+        if session_id is not None:
+            _check_id(session_id)
+        return await self._timers.page(session_id, with_ended=include_ended, cursor=cursor, limit=limit)
+
+    async def claim_timers(
+        self, owner: str, *, ttl_s: float, limit: int, timer_ids: Sequence[str] | None = None
+    ) -> tuple[TimerClaim, ...]:
+        """Give due timers to `owner`, the longest overdue first, at most `limit` and at most 200, or those of
+        `timer_ids` that are due. A claim that nothing came of within `ttl_s` is given to the next who asks."""
+        check_whole("limit", limit, least=1)
+        return await self._timers.claim(owner, ttl_ms=round(ttl_s * 1000), limit=limit, only=timer_ids)
+
+    async def deliver_timer(self, claim: TimerClaim, message: Message, *, input_hash: str) -> TimerDelivery | None:
+        """Put a firing's input into its session's inbox under the request id `{timer id}:{number}` and move the timer
+        on, in one transaction; end it where the session is closed. None where the claim was lost: nothing was done.
+
+        Raises `session.inbox_full`.
+        """
+        return await self._timers.deliver(claim, message, input_hash)
+
+    async def drop_timer(self, claim: TimerClaim, *, is_veto: bool) -> TimerRecord | None:
+        """Leave a firing out, vetoed or missed, and move the timer on; None where the claim was lost."""
+        return await self._timers.drop(claim, is_veto=is_veto)
+
+    async def put_back_timer(self, claim: TimerClaim, *, after_s: float, error: str | None) -> TimerRecord | None:
+        """Give a claim back, so that the firing comes again after so long: it failed by an `error`, or is postponed;
+        None where the claim was lost."""
+        return await self._timers.put_back(claim, after_ms=round(after_s * 1000), error=error)
+
+    async def next_timer_in_s(self) -> float | None:
+        """Return in how many seconds, by the store's time, a timer has to be looked at first; None if none is armed."""
+        left_ms = await self._timers.next_in_ms()
+        return None if left_ms is None else left_ms / 1000
+
+    def watch_timers(self, heard: Callable[[], None]) -> Callable[[], None]:
+        """Call `heard`, in whatever thread, whenever this process made a timer; what is returned ends that."""
+        return self._rooms.timers.bell.watch(heard)
 
     # ---- what nobody drives ----
 

@@ -28,6 +28,7 @@ ROOMS = (
     "budgets",
     "blackboard",
     "workflow_runs",
+    "timers",
     "against_a_model",
 )
 

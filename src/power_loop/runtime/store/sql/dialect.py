@@ -77,6 +77,11 @@ class Dialect(Protocol):
         ...
 
     @property
+    def skip_locked(self) -> str:
+        """What makes a SELECT lock the rows that it finds, and pass over those that somebody else is writing."""
+        ...
+
+    @property
     def backup_tool(self) -> str:
         """The program that backs such a database up, for messages."""
         ...
@@ -181,6 +186,7 @@ class SqliteDialect:
     is_ddl_atomic = True
     # One transaction writes at a time.
     for_update = ""
+    skip_locked = ""
 
     def __init__(self, *, has_full_text: bool | None = None) -> None:
         self._has_full_text = has_full_text

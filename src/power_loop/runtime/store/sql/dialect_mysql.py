@@ -41,6 +41,7 @@ class MysqlDialect:
     text = MYSQL_TEXT
     is_ddl_atomic = False
     for_update = " FOR UPDATE"
+    skip_locked = " FOR UPDATE SKIP LOCKED"
     now_ms = "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)"
 
     def placeholders(self, sql: str) -> str:

@@ -36,6 +36,7 @@ class PostgresDialect:
     text = POSTGRES_TEXT
     is_ddl_atomic = True
     for_update = " FOR UPDATE"
+    skip_locked = " FOR UPDATE SKIP LOCKED"
     now_ms = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint"
 
     def placeholders(self, sql: str) -> str:

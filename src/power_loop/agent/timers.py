@@ -1,0 +1,316 @@
+"""Fires timers: claims those that are due, asks the hooks, brings their inputs to the inboxes, and has these driven."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Sequence
+from types import TracebackType
+from typing import Any, cast
+
+from power_loop.agent.loop import StatefulAgentLoop
+from power_loop.contracts.errors import (
+    ConfigError,
+    LoopClosedError,
+    PowerLoopError,
+    SessionNotFoundError,
+    StoreError,
+)
+from power_loop.contracts.events import (
+    EventPayload,
+    InputQueued,
+    TimerEnded,
+    TimerFailed,
+    TimerFired,
+    TimerPostponed,
+    TimerSkipped,
+)
+from power_loop.contracts.hooks import HookPoint, Postpone, Rewrite, TimerFireContext, Veto
+from power_loop.contracts.messages import ContentPart, Message, Role
+from power_loop.contracts.numbers import is_number, is_whole
+from power_loop.contracts.ports import SessionStore
+from power_loop.contracts.schedules import is_missed
+from power_loop.contracts.timers import TimerClaim, TimerDelivery, check_timer_id
+from power_loop.core.turn.fingerprint import fingerprint
+from power_loop.runtime.host.identity import new_owner_id
+
+_LOG = logging.getLogger("power_loop")
+
+#: How long a firing that failed waits: 1 second, twice as long each time, and no longer than this, in seconds.
+MAX_BACKOFF_S = 300.0
+# A timer may be due of which another runner is just taking hold: it is looked at again so soon, in seconds.
+_NAP_S = 0.05
+
+
+class TimerRunner:
+    """Fires the timers of a loop's store, for as long as it runs: `async with TimerRunner(loop): ...`, or
+    `await TimerRunner(loop).run()`.
+
+    As many runners as one likes work on one database, in as many processes: each firing is delivered once. At most
+    `max_deliveries` are on their way at the same time, and at most `max_turns` sessions that were woken are driven; a
+    slow one keeps a place, and holds nobody up beyond that. It wakes when the next timer is due or when this process
+    makes one, and looks every `poll_s` for those that others made. A claim lasts `claim_ttl_s`: so late another runner
+    delivers what one that died had taken. A hook has `hook_timeout_s`. Every `recover_every_s` it also drives what dead
+    processes left, as `loop.recover()` does (None: that is done elsewhere). Raises `config.invalid`.
+    """
+
+    def __init__(
+        self,
+        loop: StatefulAgentLoop,
+        *,
+        max_deliveries: int = 16,
+        max_turns: int = 32,
+        poll_s: float = 5.0,
+        claim_ttl_s: float = 60.0,
+        hook_timeout_s: float = 30.0,
+        recover_every_s: float | None = 30.0,
+    ) -> None:
+        for name, count in (("max_deliveries", max_deliveries), ("max_turns", max_turns)):
+            if not is_whole(count, least=1):
+                raise ConfigError(f"{name} is {count!r:.80}: give a whole number of at least 1")
+        seconds = {"poll_s": poll_s, "claim_ttl_s": claim_ttl_s, "hook_timeout_s": hook_timeout_s}
+        if recover_every_s is not None:
+            seconds["recover_every_s"] = recover_every_s
+        for name, value in seconds.items():
+            if not is_number(value, above=0):
+                raise ConfigError(f"{name} is {value!r:.80}: give seconds above 0")
+        if hook_timeout_s >= claim_ttl_s:
+            raise ConfigError(
+                f"hook_timeout_s is {hook_timeout_s!r} and claim_ttl_s is {claim_ttl_s!r}: a hook has to be done before"
+                " its claim is over, so that no other runner asks it as well"
+            )
+        self._loop = loop
+        self._clock = loop.clock
+        self._owner = new_owner_id()
+        self._max_deliveries = max_deliveries
+        self._poll_s = poll_s
+        self._claim_ttl_s = claim_ttl_s
+        self._hook_timeout_s = hook_timeout_s
+        self._recover_every_s = recover_every_s
+        self._turns = asyncio.Semaphore(max_turns)
+        # Sessions that were woken and are not driven to their rest yet; True: they were woken again meanwhile.
+        self._woken: dict[str, bool] = {}
+        self._driving: set[asyncio.Task[None]] = set()
+        self._deliveries: set[asyncio.Task[TimerDelivery | None]] = set()
+        self._stopped = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    # ---- as long as it runs ----
+
+    async def run(self) -> None:
+        """Fire timers until `stop()` is called or the loop is closed, then wait for what is on its way."""
+        store = await self._loop.get_store()
+        heard, here = asyncio.Event(), asyncio.get_running_loop()
+
+        def ring() -> None:
+            if not here.is_closed():
+                here.call_soon_threadsafe(heard.set)
+
+        leave = store.watch_timers(ring)
+        recovering = (
+            None if self._recover_every_s is None else asyncio.create_task(self._recover(self._recover_every_s))
+        )
+        try:
+            while not self._stopped.is_set():
+                heard.clear()
+                await self._nap(await self._pass(heard), heard)
+        except LoopClosedError:
+            pass
+        finally:
+            leave()
+            self._stopped.set()
+            if recovering is not None:
+                await recovering
+            await self.drained()
+
+    def stop(self) -> None:
+        """Take no more timers; `run()` returns once what is on its way has come to its end."""
+        self._stopped.set()
+
+    async def __aenter__(self) -> TimerRunner:
+        self._running = asyncio.create_task(self.run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._running is not None:
+            await self._running
+
+    async def drained(self) -> None:
+        """Wait until nothing that this runner has begun is on its way: deliveries, and the turns of woken sessions."""
+        while self._deliveries or self._driving:
+            await asyncio.wait((*self._deliveries, *self._driving))
+
+    async def _pass(self, heard: asyncio.Event) -> float:
+        """Take hold of what is due, as far as there is room, and return how long there is nothing more to do."""
+        room = self._max_deliveries - len(self._deliveries)
+        if not room:
+            return self._poll_s
+        try:
+            # Asked for anew, because a loop that was closed has none.
+            store = await self._loop.get_store()
+            claims = await store.claim_timers(self._owner, ttl_s=self._claim_ttl_s, limit=room)
+            for claim in claims:
+                self._start(store, claim).add_done_callback(lambda _: heard.set())
+            if len(claims) == room:
+                return self._poll_s
+            due_s = await store.next_timer_in_s()
+        except StoreError as error:
+            _LOG.warning("a look for timers failed and is made again: %s", error)
+            return self._poll_s
+        return self._poll_s if due_s is None else min(max(due_s, _NAP_S), self._poll_s)
+
+    async def _nap(self, seconds: float, heard: asyncio.Event) -> None:
+        """Wait until the time is over, something was heard, or the end."""
+        waits: tuple[Coroutine[Any, Any, Any], ...] = (
+            *(self._clock.sleep(seconds), heard.wait(), self._stopped.wait()),
+        )
+        tasks = [asyncio.ensure_future(wait) for wait in waits]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _recover(self, every_s: float) -> None:
+        while not self._stopped.is_set():
+            try:
+                await self._loop.recover()
+            except LoopClosedError:
+                return
+            except StoreError as error:
+                _LOG.warning("a pass of recovery failed and is made again: %s", error)
+            await self._nap(every_s, asyncio.Event())
+
+    # ---- once ----
+
+    async def fire_due(self, *, timer_ids: Sequence[str] | None = None) -> tuple[TimerDelivery, ...]:
+        """Deliver what is due at this moment, or those of `timer_ids` that are, and return what was delivered.
+
+        The sessions that were woken are driven behind that: `drained()` waits for them.
+        """
+        if timer_ids is not None:
+            for timer_id in timer_ids:
+                check_timer_id(timer_id)
+        store = await self._loop.get_store()
+        delivered: list[TimerDelivery] = []
+        left = None if timer_ids is None else list(timer_ids)
+        while left is None or left:
+            only = None if left is None else left[: self._max_deliveries]
+            claims = await store.claim_timers(
+                self._owner, ttl_s=self._claim_ttl_s, limit=self._max_deliveries, timer_ids=only
+            )
+            done = await asyncio.gather(*[self._start(store, claim) for claim in claims])
+            delivered += [one for one in done if one is not None]
+            if left is not None:
+                del left[: self._max_deliveries]
+            elif not claims:
+                break
+        return tuple(delivered)
+
+    # ---- one firing ----
+
+    def _start(self, store: SessionStore, claim: TimerClaim) -> asyncio.Task[TimerDelivery | None]:
+        task = asyncio.create_task(self._fire(store, claim))
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
+        return task
+
+    async def _fire(self, store: SessionStore, claim: TimerClaim) -> TimerDelivery | None:
+        """Deliver a claimed firing, whatever the hooks and the database do; what was delivered, if it was."""
+        try:
+            try:
+                return await self._deliver(store, claim)
+            except StoreError:
+                raise
+            except (PowerLoopError, asyncio.TimeoutError) as error:
+                await self._failed(store, claim, error)
+        except SessionNotFoundError:
+            _LOG.debug("timer %s is gone with its session", claim.timer.id)
+        except StoreError as error:
+            # Its claim runs out, and it comes again then.
+            _LOG.warning("timer %s was not delivered and is tried again: %s", claim.timer.id, error)
+        return None
+
+    async def _deliver(self, store: SessionStore, claim: TimerClaim) -> TimerDelivery | None:
+        timer, late_s = claim.timer, _late_s(claim)
+        assert timer.due_at_ms is not None
+        if is_missed(timer.schedule, timer.due_at_ms, claim.at_ms):
+            await self._skip(store, claim, f"it came {late_s:.0f} seconds late", is_veto=False)
+            return None
+        content = cast("tuple[ContentPart, ...]", timer.message.parts)
+        if self._loop.hooks.has(HookPoint.TIMER_FIRE):
+            session = await store.get_session(timer.session_id)
+            context = TimerFireContext(timer.session_id, 0, 0, session.metadata, timer, content, late_s)
+            decision = await asyncio.wait_for(self._loop.hooks.ask(context), self._hook_timeout_s)
+            if isinstance(decision, Veto):
+                await self._skip(store, claim, decision.reason, is_veto=True)
+                return None
+            if isinstance(decision, Postpone):
+                put_back = await store.put_back_timer(claim, after_s=decision.seconds, error=None)
+                if put_back is not None and put_back.due_at_ms is not None:
+                    self._announce(claim, TimerPostponed(timer.id, timer.number, put_back.due_at_ms))
+                return None
+            if isinstance(decision, Rewrite):
+                content = cast("tuple[ContentPart, ...]", decision.content)
+        message = Message(Role.USER, content)
+        delivery = await store.deliver_timer(claim, message, input_hash=fingerprint(content))
+        if delivery is None:
+            return None
+        if delivery.input is None:
+            self._announce(claim, TimerEnded(timer.id))
+            return delivery
+        position = delivery.input.position
+        self._announce(claim, InputQueued(position, timer.request_id))
+        self._announce(claim, TimerFired(timer.id, timer.number, position, late_s, delivery.timer.due_at_ms))
+        if not delivery.is_turn_running:
+            self._wake(timer.session_id)
+        return delivery
+
+    async def _skip(self, store: SessionStore, claim: TimerClaim, reason: str, *, is_veto: bool) -> None:
+        moved = await store.drop_timer(claim, is_veto=is_veto)
+        if moved is not None:
+            self._announce(claim, TimerSkipped(moved.id, claim.timer.number, reason, moved.due_at_ms))
+
+    async def _failed(self, store: SessionStore, claim: TimerClaim, error: Exception) -> None:
+        said = f"a hook took longer than {self._hook_timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
+        said = said or type(error).__name__
+        after_s = min(2.0**claim.timer.failures, MAX_BACKOFF_S)
+        put_back = await store.put_back_timer(claim, after_s=after_s, error=said)
+        if put_back is not None:
+            failed = TimerFailed(put_back.id, put_back.number, put_back.failures, after_s, put_back.last_error or said)
+            self._announce(claim, failed)
+
+    def _announce(self, claim: TimerClaim, payload: EventPayload) -> None:
+        self._loop.event_bus.emit(payload, session_id=claim.timer.session_id)
+
+    # ---- behind it ----
+
+    def _wake(self, session_id: str) -> None:
+        """Have a session's inbox driven; one that is already is driven on until nothing waits."""
+        if session_id in self._woken:
+            self._woken[session_id] = True
+            return
+        self._woken[session_id] = True
+        task = asyncio.create_task(self._drive(session_id))
+        self._driving.add(task)
+        task.add_done_callback(self._driving.discard)
+
+    async def _drive(self, session_id: str) -> None:
+        try:
+            async with self._turns:
+                while self._woken[session_id]:
+                    self._woken[session_id] = False
+                    with contextlib.suppress(LoopClosedError):
+                        await self._loop.drive_inbox(session_id)
+        finally:
+            del self._woken[session_id]
+
+
+def _late_s(claim: TimerClaim) -> float:
+    due_ms = claim.timer.due_at_ms
+    return 0.0 if due_ms is None else max(claim.at_ms - due_ms, 0) / 1000

@@ -1,0 +1,82 @@
+"""`power-loop timers`: lists what comes next, cancels one, and delivers what is due with the application's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from power_loop import After, NewTimer, TimerState, open_store, user_message
+from tests.cli.test_command import run
+
+_AGENT = """
+from power_loop import StatefulAgentLoop
+from power_loop.testing import ScriptedLLM
+
+
+def make(dsn):
+    return StatefulAgentLoop(llm=ScriptedLLM(["I am awake."]), dsn=dsn)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    async def make() -> None:
+        store = await open_store(tmp_path / "app.db")
+        for session_id in ("sess_1", "sess_2"):
+            await store.create_session(session_id, system_prompt=None, metadata={})
+        for name, session_id, seconds in (("a", "sess_1", 7200), ("b", "sess_2", 3600), ("now", "sess_1", 0)):
+            new = NewTimer(f"tmr_{name}", session_id, user_message(name), "h", After(seconds), name=f"{name}\x1b[2J")
+            await store.schedule_timer(new)
+        await store.aclose()
+
+    asyncio.run(make())
+    (tmp_path / "my_agent.py").write_text(_AGENT, "utf-8")
+    return tmp_path
+
+
+def done(folder: Path, *arguments: str) -> list[str]:
+    found = run("timers", *arguments, "--dsn", "app.db", folder=folder)
+    assert (found.returncode, found.stderr) == (0, ""), found.stderr
+    return found.stdout.splitlines()
+
+
+def test_timers_are_listed_cancelled_delivered_and_forgotten(folder: Path) -> None:
+    lines = done(folder)
+    assert [line.split()[3] for line in lines[1:]] == ["tmr_now", "tmr_b", "tmr_a"]
+    assert "\x1b" not in "".join(lines)
+    assert [json.loads(line)["id"] for line in done(folder, "--session", "sess_1", "--json")] == ["tmr_now", "tmr_a"]
+    assert done(folder, "cancel", "--timer", "tmr_b") == ["tmr_b: cancelled"]
+    assert done(folder, "cancel", "--timer", "tmr_b", "--json") == ['{"id": "tmr_b", "was_armed": false}']
+    [line] = done(folder, "run", "--once", "--drive", "my_agent:make")
+    assert line.split()[2:] == ["tmr_now", "sess_1"]
+    assert done(folder, "run", "--once", "--drive", "my_agent:make") == []
+    found = run("prune", "timers", "--older-than", "0s", "--dsn", "app.db", folder=folder)
+    assert found.stdout == "timers: 2 rows removed\n"
+    assert [json.loads(line)["id"] for line in done(folder, "list", "--all", "--json")] == ["tmr_a"]
+
+    async def look() -> None:
+        store = await open_store(folder / "app.db")
+        assert [one.message.text for one in await store.get_messages("sess_1")] == ["now", "I am awake."]
+        assert (await store.get_timer("tmr_a")).state is TimerState.ARMED
+        await store.aclose()
+
+    asyncio.run(look())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("cancel",), "timers cancel needs --timer"),
+        (("run",), "timers run needs --drive"),
+        (("list", "--timer", "tmr_a"), "--timer is for timers cancel"),
+        (("list", "--once"), "--once is for timers run"),
+        (("run", "--drive", "a:b", "--all"), "--session and --all are for timers list"),
+    ],
+)
+def test_an_option_that_says_nothing_is_refused(folder: Path, arguments: tuple[str, ...], says: str) -> None:
+    found = run("timers", *arguments, "--dsn", "app.db", folder=folder)
+    assert found.returncode == 2
+    assert says in found.stderr
