@@ -19,7 +19,7 @@ async def test_the_end_of_a_detached_run_wakes_its_session_once(make_loop: MakeL
     gate = Gate()
     llm = Answers(one=gate.then("First."), two="Second.")
     loop = make_loop(llm=llm)
-    ears = Ears(loop.event_bus)
+    ears = Ears(loop)
     sid = await loop.new_session(system_prompt="Boss.")
     workflow = create_workflow(flow([agent("one"), agent("two")]), parent_loop=loop, parent_session_id=sid)
     run_id = await workflow.start(detached=True)

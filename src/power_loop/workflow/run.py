@@ -40,8 +40,8 @@ from power_loop.core.context.window import Window
 from power_loop.core.turn.agent import Agent
 from power_loop.core.turn.options import SendOptions
 from power_loop.core.turn.outcome import recorded_result
-from power_loop.core.turn.scope import StopCause, TurnScope
-from power_loop.core.turn.seat import TurnSeat, budgeted, claim, hold, join, open_purse
+from power_loop.core.turn.scope import StopCause, TurnScope, TurnStopped
+from power_loop.core.turn.seat import TurnSeat, budgeted, claim, hold, join, never_began, open_purse
 from power_loop.core.turn.turn import Turn
 from power_loop.workflow.actions import RunStatus
 from power_loop.workflow.bounds import MAX_CONCURRENCY
@@ -346,9 +346,8 @@ class Driver:
         head = await (await self._here.get_store()).get_session(run_id)
         if head.epoch != epoch:
             return False
-        scope.stop(StopCause.CANCELLED, reason)
         try:
-            result = await drive(self._here, run_id, scope, self.executor)
+            result = await drive(self._here, run_id, scope, self.executor, ends=reason)
         except SessionBusyError:
             return False
         return result.status is SendStatus.CANCELLED and not result.is_replayed
@@ -411,15 +410,31 @@ async def _result(store: SessionStore, run_id: str, sent: StatefulResult | None)
 
 
 async def drive(
-    loop: StatefulAgentLoop, run_id: str, scope: TurnScope, executor: LeafExecutor, *, recovers: bool = False
+    loop: StatefulAgentLoop,
+    run_id: str,
+    scope: TurnScope,
+    executor: LeafExecutor,
+    *,
+    recovers: bool = False,
+    ends: str | None = None,
 ) -> StatefulResult:
     """Drive a run to its rest and return how its send rests; one that has ended gives the recorded result.
 
-    Raises `session.busy`, `workflow.not_found`, and whatever ended the engine where that was no fault of a step's.
+    With a reason for which it `ends`, it is brought to rest as cancelled. Raises `session.busy`, `workflow.not_found`,
+    and whatever ended the engine where that was no fault of a step's.
     """
     seat = await loop.take_run_seat(run_id, scope)
-    store = seat.kit.store
-    async with seat.kit.desk.turn(run_id, scope):
+    try:
+        return await _in_line(seat, loop, executor, recovers=recovers, ends=ends)
+    except TurnStopped:
+        return never_began(seat, scope.status or SendStatus.CANCELLED, scope.reason)
+
+
+async def _in_line(
+    seat: TurnSeat, loop: StatefulAgentLoop, executor: LeafExecutor, *, recovers: bool, ends: str | None
+) -> StatefulResult:
+    store, run_id, scope = seat.kit.store, seat.session_id, seat.scope
+    async with seat.kit.desk.turn(run_id, scope, is_stoppable=ends is None):
         run, sent = await store.get_run(run_id), await store.get_send(run_id)
         if run.ended_at_ms is not None and sent is not None and sent.status is not SendStatus.RUNNING:
             return await recorded_result(store, sent)
@@ -437,6 +452,8 @@ async def drive(
             return await _turn(seat, taken, options, is_resume=is_resume)
 
         async def go_on(turn: Turn) -> StatefulResult:
+            if ends is not None:
+                scope.stop(StopCause.CANCELLED, ends)
             return await _go_on(seat, turn, executor, loop, sent, recovers=recovers)
 
         return await hold(seat, taken, begin, go_on)
