@@ -33,6 +33,7 @@ PROMISES: dict[str, str] = {
     "durable-timers": "A timer outlives its process, and each of its firings is delivered once, whoever runs it.",
     "timer-hook": "A hook may veto, postpone and rewrite what a timer brings, and no timer is lost by one that fails.",
     "recover": "What a dead process left is found and driven by another one; no session stays stuck.",
+    "fleet": "Inputs that were left are driven by as many workers as one likes: each once, in order, none stuck.",
     "one-writer": "A process that lost a session's lease writes nothing to it.",
     # tools
     "tool-from-hints": "@tool derives a JSON Schema from type hints and docstring, and handlers get the hinted types.",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from power_loop.agent.stream import TurnStream as TurnStream
     from power_loop.agent.subagent_tools import agent_tools as agent_tools
     from power_loop.agent.timers import TimerRunner as TimerRunner
+    from power_loop.agent.worker import Worker as Worker
     from power_loop.contracts.agent_spec import AgentLifecycle as AgentLifecycle
     from power_loop.contracts.agent_spec import AgentSpec as AgentSpec
     from power_loop.contracts.answers import Answer as Answer
@@ -233,6 +234,7 @@ if TYPE_CHECKING:
     from power_loop.contracts.permissions import Permission as Permission
     from power_loop.contracts.permissions import PermissionMode as PermissionMode
     from power_loop.contracts.permissions import PermissionRule as PermissionRule
+    from power_loop.contracts.ports import Listener as Listener
     from power_loop.contracts.ports import SessionStore as SessionStore
     from power_loop.contracts.ports import Signalled as Signalled
     from power_loop.contracts.records import ANY_SIGNALS as ANY_SIGNALS
@@ -381,6 +383,7 @@ _HOMES: dict[str, str] = {
     "StatefulAgentLoop": "power_loop.agent.loop",
     "run_agent_spec": "power_loop.agent.loop",
     "TurnStream": "power_loop.agent.stream",
+    "Worker": "power_loop.agent.worker",
     "agent_tools": "power_loop.agent.subagent_tools",
     "AgentLifecycle": "power_loop.contracts.agent_spec",
     "AgentSpec": "power_loop.contracts.agent_spec",
@@ -590,6 +593,7 @@ _HOMES: dict[str, str] = {
     "Permission": "power_loop.contracts.permissions",
     "PermissionMode": "power_loop.contracts.permissions",
     "PermissionRule": "power_loop.contracts.permissions",
+    "Listener": "power_loop.contracts.ports",
     "SessionStore": "power_loop.contracts.ports",
     "Signalled": "power_loop.contracts.ports",
     "AgentReport": "power_loop.contracts.records",

@@ -44,6 +44,7 @@ from power_loop.agent.subagents import (
     tools_of,
 )
 from power_loop.agent.sync import SyncRunner, refuse_to_block, twin
+from power_loop.agent.workplace import DriveIn, Workplace
 from power_loop.contracts.agent_spec import AgentLifecycle, AgentSpec
 from power_loop.contracts.answers import Answer, Give
 from power_loop.contracts.budgets import Budget, BudgetRecord
@@ -90,6 +91,7 @@ from power_loop.runtime.store.open import open_store, schema_policy_of
 from power_loop.tools.registry import ToolRegistry, ToolsLike
 
 T = TypeVar("T")
+DriveTurn = Callable[[TurnSeat], Coroutine[Any, Any, StatefulResult | None]]
 
 _LOG = logging.getLogger("power_loop")
 
@@ -617,6 +619,52 @@ class StatefulAgentLoop:
         with self._at_work():
             return await begin.follow_up(await self._seat(session_id, self.tools, TurnScope()), parts, request_id)
 
+    async def enqueue(
+        self,
+        session_id: str,
+        input: UserInput,
+        *,
+        request_id: str | None = None,
+        tools: Sequence[str] | None = None,
+        system_prompt: str | SystemPrompt | None = None,
+        output_schema: OutputSchema | Mapping[str, Any] | None = None,
+        limits: SendLimits | None = None,
+        tool_choice: str | None = None,
+        max_output_tokens: int | None = None,
+        temperature: float | None = None,
+        reasoning_effort: str | None = None,
+        budget: Budget | None = None,
+    ) -> StatefulResult:
+        """Leave an input for a `Worker`, in whatever process, and return at once, with status `queued`.
+
+        It becomes a send of its own, behind those that were left before; this process does nothing more for it. Takes
+        what `send` takes; `tools` are names out of the loop's registry, which the worker has to have. Repeated with the
+        same `request_id` it returns what is known of the first: `queued` until the send has come to rest, then its
+        recorded result. Raises `session.not_found`, `session.closed`, `session.inbox_full`, `request.conflict`,
+        `input.invalid`.
+        """
+        asked = read_send(
+            input,
+            registry=self.tools,
+            info=self._llm.info,
+            tools=tools,
+            system_prompt=system_prompt,
+            output_schema=output_schema,
+            heals=False,
+            request_id=request_id,
+            limits=limits,
+            tool_choice=tool_choice,
+            max_output_tokens=max_output_tokens,
+            temperature=temperature,
+            reasoning_effort=reasoning_effort,
+            budget=budget,
+            defaults=self.config,
+        )
+        with self._at_work():
+            seat = replace(await self._seat(session_id, self.tools, TurnScope()), on_waiting=lambda: None)
+            options = replace(asked.options, is_whole=True)
+            return await begin.queue(seat, asked.parts, options=options, request_id=request_id)
+
     async def get_inbox(self, session_id: str) -> tuple[InboxRecord, ...]:
         """Return the inputs that wait in a session's inbox, in order."""
         return await (await self._ready_store()).get_inbox(session_id)
@@ -812,6 +860,32 @@ class StatefulAgentLoop:
             # Workers that began together do not stay together.
             await self._now.sleep(every_s * (0.75 + random.random() / 2))
 
+    async def workplace(self, on_more: Callable[[], object]) -> Workplace:
+        """Return what a `Worker` drives sessions with; `on_more` is called where a session has more to do behind a
+        turn. Raises `loop.closed`."""
+        kit = self._kit(await self._ready_store())
+
+        def driving(go: DriveTurn) -> DriveIn:
+            async def drive(session_id: str, scope: TurnScope) -> StatefulResult | None:
+                async def run() -> StatefulResult | None:
+                    seat = await self._turn_seat(session_id, self.tools, scope)
+                    return await go(replace(seat, on_waiting=on_more))
+
+                return await join(run(), scope)
+
+            return drive
+
+        return Workplace(
+            kit.store,
+            kit.desk,
+            kit.lease_ttl_s,
+            kit.is_owner_dead,
+            self._work.turn,
+            lambda: self._is_closed,
+            recover=driving(begin.recover),
+            next_turn=driving(begin.next_turn),
+        )
+
     # ---- the end ----
 
     async def aclose(self) -> None:
@@ -863,6 +937,7 @@ class StatefulAgentLoop:
     heal_pending_sync = twin(heal_pending)
     abort_pending_sync = twin(abort_pending)
     follow_up_sync = twin(follow_up)
+    enqueue_sync = twin(enqueue)
     get_inbox_sync = twin(get_inbox)
     withdraw_sync = twin(withdraw)
     cancel_sync = twin(cancel)
@@ -1096,9 +1171,7 @@ class StatefulAgentLoop:
         with self._work.turn():
             return await join(self._run_driver.go_on(session_id, scope), scope)
 
-    async def _in_background(
-        self, session_id: str, go: Callable[[TurnSeat], Coroutine[Any, Any, StatefulResult | None]]
-    ) -> StatefulResult | None:
+    async def _in_background(self, session_id: str, go: DriveTurn) -> StatefulResult | None:
         """Run a turn that nobody waits for: at the end of its event loop it is left, to be recovered."""
         scope = TurnScope(is_background=True)
 

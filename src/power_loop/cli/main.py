@@ -26,6 +26,7 @@ from power_loop.cli import (
     show,
     timers,
     upkeep,
+    work,
 )
 from power_loop.cli.output import EXIT_FAILED, EXIT_OK, complain
 
@@ -38,6 +39,7 @@ COMMANDS = (
     archive,
     recover,
     timers,
+    work,
     doctor,
     ddl,
     migrate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from power_loop import Found, PowerLoopError, Recovered
@@ -58,12 +59,12 @@ async def _run(given: argparse.Namespace) -> int:
     try:
         if drives and given.every is not None:
             async for report in loop.recover_forever(every_s=given.every, **options):
-                _tell(report, is_json=given.json)
+                tell(report, is_json=given.json)
             return EXIT_OK
         for nth, report in enumerate(await loop.recover(drive=drives, **options)):
             if not nth and not given.json:
                 say(paint(f"{'':<{_WIDTHS[0]}}{'status':<{_WIDTHS[1]}}session", "bold"))
-            _tell(report, is_json=given.json)
+            tell(report, is_json=given.json)
             left += not report.was_driven or report.error is not None
     except PowerLoopError as error:
         complain(error.message, code=error.code)
@@ -75,7 +76,8 @@ async def _run(given: argparse.Namespace) -> int:
     return EXIT_FOUND if left else EXIT_OK
 
 
-def _tell(report: Recovered, *, is_json: bool) -> None:
+def tell(report: Recovered, *, is_json: bool) -> None:
+    """Write what became of a session, as a line."""
     if is_json:
         say_json(report)
         return
@@ -84,3 +86,5 @@ def _tell(report: Recovered, *, is_json: bool) -> None:
     more = f"  {report.waiting_inputs} waiting" if report.waiting_inputs else ""
     more += f"  {report.error}" if report.error else ""
     say(f"{found}{status or '-':<{_WIDTHS[1]}}{report.session_id}{more}")
+    # Who watches a command that goes on for long sees each line as it comes.
+    sys.stdout.flush()

@@ -60,6 +60,23 @@ class Signalled(Exception):  # noqa: N818  (a signal to the running turn, not an
         self.news = news
 
 
+class Listener(Protocol):
+    """Is an ear at a database: it hears when somebody leaves something to do."""
+
+    @property
+    def is_open(self) -> bool:
+        """False once nothing will be heard any more."""
+        ...
+
+    async def check(self) -> bool:
+        """Ask the database for a sign of life; False where none comes."""
+        ...
+
+    async def aclose(self) -> None:
+        """Listen no longer."""
+        ...
+
+
 class SessionStore(Protocol):
     """Keeps sessions. Every method is one transaction or one consistent read; a cancelled caller never leaves one open.
 
@@ -297,10 +314,11 @@ class SessionStore(Protocol):
         """Lengthen the lease. Raises `session.lease_lost`."""
         ...
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, *, hands_back: bool = False) -> None:
         """Give the lease back without another change; does nothing if it is lost already.
 
-        Where the send still runs, the session is free too, and `find_stalled` finds it.
+        Where the send still runs, the session is free too, and `find_stalled` finds it. An owner that `hands_back` what
+        it could drive on, because it ends itself, leaves the send's `attempts` as if it had not taken it up.
         """
         ...
 
@@ -490,4 +508,28 @@ class SessionStore(Protocol):
     ) -> tuple[StalledSession, ...]:
         """Return sessions whose lease is over for `older_than_ms` or held by one of `dead_owners`, then open ones that
         rest while inputs wait for so long; at most `limit`."""
+        ...
+
+    async def claim_stalled(
+        self,
+        owner: str,
+        *,
+        ttl_s: float,
+        limit: int,
+        dead_owners: Sequence[str] = (),
+        passing_over: Sequence[str] = (),
+        failed_within_ms: int = 0,
+    ) -> tuple[StalledSession, ...]:
+        """Take the leases of stalled sessions that somebody can do something about, at most `limit`, and return them
+        with the `owner` that each had and its new `epoch`.
+
+        First come those whose turn died, then those where inputs wait, the one that was served longest ago first. Left
+        out are sessions that wait for a person, those in `passing_over`, and inputs behind a send that failed within so
+        many milliseconds. What somebody else is writing at this moment is passed over and not waited for.
+        """
+        ...
+
+    async def listen(self, heard: Callable[[], None]) -> Listener | None:
+        """Call `heard`, from whichever thread, when something is left that `claim_stalled` may find, and when the ear
+        is lost; None where the database tells nobody."""
         ...

@@ -252,6 +252,9 @@ async def test_no_statement_of_those_outside_walks_a_whole_table(
     )
     await store.list_owners()
     await store.find_stalled(dead_owners=["alice"])
+    await store.put_input("sess_1", new_send("three"))
+    await store.release(lease, hands_back=True)
+    assert await store.claim_stalled("bob", ttl_s=30, limit=1, dead_owners=["alice"])
     connection = sqlite3.connect(tmp_path / "app.db")
     for sql in sorted(set(statements.take())):
         plan = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]

@@ -185,10 +185,10 @@ async def follow_up(seat: TurnSeat, content: tuple[ContentPart, ...], request_id
 
 
 async def queue(
-    seat: TurnSeat, content: tuple[ContentPart, ...], *, options: SendOptions, request_id: str
+    seat: TurnSeat, content: tuple[ContentPart, ...], *, options: SendOptions, request_id: str | None
 ) -> StatefulResult:
     """Leave an input for a turn that nobody waits for, and return what is known of it."""
-    digest = fingerprint(content, options.to_json().get("output_schema"))
+    digest = "" if request_id is None else fingerprint(content, options.to_json().get("output_schema"))
     return await _put(seat, NewSend(Message(Role.USER, content), digest, options.to_json(), request_id))
 
 

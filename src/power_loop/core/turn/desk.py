@@ -49,6 +49,8 @@ class Desk:
         # Who waits, in whichever event loop, for a turn of this process to end.
         self._ending: dict[str, set[asyncio.Future[None]]] = {}
         self._watchers: dict[int, Watcher] = {}
+        # Leases that were taken for turns which are about to begin, with who had held them.
+        self._taken: dict[str, str | None] = {}
         # How many event loops are about to take a session's lease.
         self._claims: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -181,6 +183,15 @@ class Desk:
                 self._claims[session_id] -= 1
                 if not self._claims[session_id]:
                     del self._claims[session_id]
+
+    def note_taken(self, session_id: str, previous_owner: str | None) -> None:
+        """Note that this process took a lease for a turn that is about to begin."""
+        self._taken[session_id] = previous_owner
+
+    def forget_taken(self, session_id: str) -> tuple[str | None] | None:
+        """Return who had held a lease before it was taken for a turn; None if it was not, or the turn has begun."""
+        with self._lock:
+            return (self._taken.pop(session_id),) if session_id in self._taken else None
 
     def is_left_over(self, session_id: str) -> bool:
         """Tell whoever claims a lease that this process holds already whether nobody uses it."""

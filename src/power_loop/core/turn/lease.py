@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from power_loop.contracts.errors import LeaseLostError, PowerLoopError, SessionBusyError
@@ -34,12 +35,14 @@ async def claim_lease(
 ) -> T:
     """Return what `take` gives for a claim, with the turn of `scope` entered at the desk if that is the lease.
 
-    A lease whose owner is known to be dead is taken over at once. Raises `session.busy` where somebody else's turn
+    A lease whose owner is known to be dead is taken over at once, and so is one that this process took for the turn
+    beforehand. Raises `session.busy` where somebody else's turn
     runs.
     """
     with desk.claiming(session_id):
+        before = desk.forget_taken(session_id)
         try:
-            taken = await take(Claim(session_id, desk.owner, ttl_s))
+            taken = await take(Claim(session_id, desk.owner, ttl_s, dead_owner=None if before is None else desk.owner))
         except SessionBusyError as busy:
             # This process's own lease without a turn is one that could not be given back: the database was away.
             is_left_over = busy.owner == desk.owner and desk.is_left_over(session_id)
@@ -48,6 +51,8 @@ async def claim_lease(
             taken = await take(Claim(session_id, desk.owner, ttl_s, dead_owner=busy.owner))
         if isinstance(taken, Accepted):
             desk.begin(session_id, scope)
+            if before is not None:
+                return replace(taken, previous_owner=before[0])
         return taken
 
 

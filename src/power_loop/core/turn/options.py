@@ -21,7 +21,8 @@ class SendOptions:
 
     `tools` names the tools that the model is offered. `system_prompt` stands in for the session's. `tool_choice` holds
     for the first model call of the send only: a forced call that came again every round would never let the model
-    answer. `budget` is the send's own, `payer` one above it that pays for whatever the send takes.
+    answer. `budget` is the send's own, `payer` one above it that pays for whatever the send takes. `is_whole` keeps an
+    input that waits from being taken in by a turn that runs: it becomes a send of its own.
     """
 
     tools: tuple[str, ...] | None = None
@@ -34,6 +35,7 @@ class SendOptions:
     tool_choice: str | None = None
     budget: Budget | None = None
     payer: BudgetKey | None = None
+    is_whole: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs as JSON."""
@@ -126,6 +128,7 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("limits", lambda value: isinstance(value, SendLimits), "a SendLimits"),
     ("budget", lambda value: isinstance(value, Budget), "a Budget"),
     ("payer", lambda value: _is_text(value.session_id) and _is_count(value.send_index), "a send's BudgetKey"),
+    ("is_whole", lambda value: isinstance(value, bool), "True or False"),
     ("max_output_tokens", _is_count, "a whole number of at least 1"),
     ("temperature", _is_temperature, "a number of at least 0"),
     ("reasoning_effort", _is_text, "a word such as 'low'"),

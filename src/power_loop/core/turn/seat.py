@@ -305,7 +305,7 @@ async def hold(
         await heartbeat.stop()
         if is_owner and not rests:
             with contextlib.suppress(StoreError):
-                await kit.store.release(lease)
+                await kit.store.release(lease, hands_back=scope.is_left)
         if turn is not None and turn.rest_status not in _NOT_BEHIND and await _has_next(turn):
             seat.on_waiting()
 

@@ -529,12 +529,14 @@ class Commits:
 
         await self._database.write("renew", body)
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, *, hands_back: bool) -> None:
         """Give the lease back; does nothing if it is lost already."""
         at_ms = self._clock.now_ms()
 
         async def body(tx: Transaction) -> None:
-            await self._sessions.release(tx, lease, at_ms=at_ms)
+            if await self._sessions.release(tx, lease, at_ms=at_ms) and hands_back:
+                await self._sends.count_down(tx, lease.session_id)
+                await self._sessions.tell_of_work(tx, lease.session_id)
 
         await self._database.write("release", body)
 

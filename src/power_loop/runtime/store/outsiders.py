@@ -70,6 +70,8 @@ class Outsiders:
                 op=op,
             )
             await tx.execute(sql, row)
+            if not is_running:
+                await self._sessions.tell_of_work(tx, session_id)
             record = await self._inbox.get(tx, session_id, position=position)
             assert record is not None
             return Queued(record, is_running)

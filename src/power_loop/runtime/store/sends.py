@@ -41,6 +41,10 @@ class Sends:
             " status = 'running', result = NULL, ended_at_ms = NULL"
             f" WHERE session_id = ? AND idx = ? AND status IN ({quoted({status.value for status in RESUMABLE_SENDS})})"
         )
+        self._count_down = render(
+            "UPDATE {sends} SET attempts = attempts - 1 WHERE session_id = ? AND status = 'running' AND attempts > 0"
+            " AND idx = (SELECT s.send_count FROM {sessions} s WHERE s.id = ?)"
+        )
         self._end = render(
             "UPDATE {sends} SET status = ?, result = ?, ended_at_ms = ?, end_op = ?"
             " WHERE session_id = ? AND idx = ? AND status = 'running'"
@@ -86,6 +90,10 @@ class Sends:
     async def run_again(self, tx: Transaction, session_id: str, index: int) -> None:
         """Let a send run on; one that has ended for good stays as it is."""
         await tx.execute(self._run_again, (session_id, index))
+
+    async def count_down(self, tx: Transaction, session_id: str) -> None:
+        """Forget that the last send was taken up, if it runs."""
+        await tx.execute(self._count_down, (session_id, session_id))
 
     def end(self, session_id: str, index: int, *, status: SendStatus, result: str, at_ms: int, op: str) -> Statement:
         """Return the statement that brings a running send to rest; it changes no row if the send does not run."""

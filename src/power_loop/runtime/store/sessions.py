@@ -100,6 +100,11 @@ class Sessions:
             " lease_until_ms = ?, lease_ttl_ms = ?, updated_at_ms = ?, last_op = ?, tick = tick + 1"
             f" WHERE id = ? AND {_IS_FREE} AND {IS_KNOWN}"
         )
+        self._take_over = render(
+            "UPDATE {sessions} SET previous_owner = NULLIF(owner, ''), owner = ?, epoch = epoch + 1,"
+            " lease_until_ms = ?, lease_ttl_ms = ?, updated_at_ms = ?, last_op = ?, tick = tick + 1"
+            f" WHERE id = ? AND epoch = ? AND {IS_KNOWN}"
+        )
         self._version = render("SELECT MAX(version) FROM {schema_migrations}")
         head = (
             "SELECT s.epoch, s.next_seq, s.version, s.send_count, s.previous_owner, p.status,"
@@ -175,6 +180,8 @@ class Sessions:
             f" updated_at_ms = ?, tick = tick + 1 WHERE id = ? AND {_IS_FREE} AND state = 'open'"
         )
         self._contains = render.dialect.contains("d.metadata")
+        #: Under what name it is told that there is something to do.
+        self.work_channel = f"{render.prefix}work"
         self._render = render
 
     # ---- making, reading, editing, closing ----
@@ -280,6 +287,23 @@ class Sessions:
         is_free = bool(rows) and (rows[0][0] is None or rows[0][1] <= at_ms)
         return is_free and bool(await tx.execute(sql, params))
 
+    async def lock_free(self, tx: Transaction, session_ids: Sequence[str]) -> dict[str, tuple[str | None, int]]:
+        """Lock those of these heads that nobody else is writing; return the owner and the epoch of each."""
+        places = ", ".join("?" * len(session_ids))
+        skip_locked = self._render.dialect.skip_locked
+        sql = self._render(f"SELECT id, owner, epoch FROM {{sessions}} WHERE id IN ({places}){skip_locked}")
+        return {id_: (owner or None, epoch) for id_, owner, epoch in await tx.query(sql, session_ids)}
+
+    async def take_over(
+        self, tx: Transaction, session_id: str, epoch: int, *, owner: str, at_ms: int, ttl_ms: int, op: str
+    ) -> bool:
+        """Take the lease that had this epoch, whoever holds it; False where it has another one."""
+        params = (owner, at_ms + ttl_ms, ttl_ms, at_ms, op, session_id, epoch)
+        if await tx.execute(self._take_over, params):
+            return True
+        refuse_newer((await tx.query(self._version))[0][0], self._render.prefix)
+        return False
+
     async def refusal(
         self, tx: Transaction, session_id: str, *, at_ms: int, needs_open: bool
     ) -> SessionBusyError | SessionClosedError:
@@ -377,6 +401,12 @@ class Sessions:
             rows = await tx.query(sql, (*asked, *[asked[-1]] * (size - len(asked))))
             found.update({id_: (epoch, signals) for id_, epoch, signals in rows})
         return found
+
+    async def tell_of_work(self, tx: Transaction, session_id: str) -> None:
+        """Tell who listens, at COMMIT, that there is something to do in a session."""
+        sql = self._render.dialect.notify
+        if sql is not None:
+            await tx.query(self._render(sql), (self.work_channel, session_id))
 
     async def signal(self, tx: Transaction, session_id: str) -> None:
         """Want the ear of the running turn. Raises `session.not_found`."""

@@ -33,6 +33,15 @@ class Stalled:
         self._of_owner = render(
             f"{held} AND s.lease_until_ms > ? AND s.owner = ? ORDER BY s.lease_until_ms, s.id LIMIT ?"
         )
+        # What a worker can do something about: a dead turn, or inputs in a session that waits for no person.
+        has_work = (
+            " AND (p.status = 'running' OR (s.inbox_count > s.inbox_taken AND s.state = 'open'"
+            " AND COALESCE(p.status, '') <> 'waiting_for_input'))"
+        )
+        self._expired_work = render(f"{held}{has_work} ORDER BY s.lease_until_ms, s.id LIMIT ?")
+        self._work_of_owner = render(
+            f"{held} AND s.lease_until_ms > ? AND s.owner = ?{has_work} ORDER BY s.lease_until_ms, s.id LIMIT ?"
+        )
         self._owners = render(
             "SELECT DISTINCT owner FROM {sessions} WHERE owner IS NOT NULL AND lease_until_ms BETWEEN ? AND ?"
         )
@@ -40,6 +49,15 @@ class Stalled:
             f"{columns} FROM (SELECT i.session_id, MIN(i.created_at_ms) AS created_at_ms FROM {{inbox}} i"
             " WHERE i.taken_at_ms IS NULL GROUP BY i.session_id) w JOIN {sessions} s ON s.id = w.session_id"
             f" {last_send} WHERE w.created_at_ms <= ? AND s.owner IS NULL AND s.state = 'open' LIMIT ?"
+        )
+
+        # A session waits since its first input came, or since its last send began: who was served last comes last.
+        self._waiting_work = render(
+            f"{columns} FROM (SELECT i.session_id, MIN(i.created_at_ms) AS since_ms FROM {{inbox}} i"
+            " WHERE i.taken_at_ms IS NULL GROUP BY i.session_id) w JOIN {sessions} s ON s.id = w.session_id"
+            f" {last_send} WHERE s.owner IS NULL AND s.state = 'open' AND COALESCE(p.status, '') <> 'waiting_for_input'"
+            " AND (COALESCE(p.status, '') <> 'failed' OR p.ended_at_ms <= ?)"
+            " ORDER BY CASE WHEN p.started_at_ms > w.since_ms THEN p.started_at_ms ELSE w.since_ms END, s.id LIMIT ?"
         )
 
     async def owners(self, tx: Transaction, *, at_ms: int) -> tuple[str, ...]:
@@ -57,6 +75,18 @@ class Stalled:
                 rows += await tx.query(self._of_owner, (_MAX_INTEGER, at_ms, owner, limit - len(rows)))
         if len(rows) < limit:
             rows += await tx.query(self._waiting, (since_ms, limit - len(rows)))
+        return tuple([_record_of(row) for row in rows])
+
+    async def work(
+        self, tx: Transaction, *, at_ms: int, dead_owners: Sequence[str], failed_within_ms: int, limit: int
+    ) -> tuple[StalledSession, ...]:
+        """Return what somebody can do something about, dead turns first, at most `limit`."""
+        rows = list(await tx.query(self._expired_work, (at_ms, limit)))
+        for owner in dead_owners:
+            if len(rows) < limit:
+                rows += await tx.query(self._work_of_owner, (_MAX_INTEGER, at_ms, owner, limit - len(rows)))
+        if len(rows) < limit:
+            rows += await tx.query(self._waiting_work, (at_ms - failed_within_ms, limit - len(rows)))
         return tuple([_record_of(row) for row in rows])
 
 

@@ -12,6 +12,7 @@ from power_loop.contracts.diagnosis import Finding
 from power_loop.contracts.errors import InputError, SessionBusyError, StoreError
 from power_loop.contracts.messages import ContentPart, Message, clean_text
 from power_loop.contracts.numbers import MAX_INTEGER, check_whole
+from power_loop.contracts.ports import Listener
 from power_loop.contracts.records import (
     Accepted,
     CallRecord,
@@ -56,6 +57,7 @@ from power_loop.runtime.store.blackboard import Boards, BoardWork
 from power_loop.runtime.store.blobs import Blobs
 from power_loop.runtime.store.budgets import Budgets
 from power_loop.runtime.store.children import Children
+from power_loop.runtime.store.claims import Claims
 from power_loop.runtime.store.codec import encode_json
 from power_loop.runtime.store.commits import Commits, checked_request_id, new_op
 from power_loop.runtime.store.doctor import Doctor
@@ -156,6 +158,7 @@ class SqlSessionStore(Operations):
             commits=self._commits,
             rows=rooms.runs,
         )
+        self._claims = Claims(database, self._clock, sessions=rooms.sessions, stalled=rooms.stalled)
 
     @property
     def memo(self) -> dict[str, Any]:
@@ -606,12 +609,13 @@ class SqlSessionStore(Operations):
         """Lengthen the lease. Raises `session.lease_lost`."""
         await self._commits.renew(lease, ttl_s=ttl_s)
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, *, hands_back: bool = False) -> None:
         """Give the lease back without another change; does nothing if it is lost already.
 
-        Where the send still runs, the session is free too, and `find_stalled` finds it.
+        Where the send still runs, the session is free too, and `find_stalled` finds it. An owner that `hands_back` what
+        it could drive on leaves the send's `attempts` as if it had not taken it up.
         """
-        await self._commits.release(lease)
+        await self._commits.release(lease, hands_back=hands_back)
 
     # ---- what reaches a turn from outside, and what nobody drives ----
 
@@ -848,6 +852,39 @@ class SqlSessionStore(Operations):
         check_whole("limit", limit)
         return await self._stalled.find(dead_owners=dead_owners, older_than_ms=older_than_ms, limit=limit)
 
+    async def claim_stalled(
+        self,
+        owner: str,
+        *,
+        ttl_s: float,
+        limit: int,
+        dead_owners: Sequence[str] = (),
+        passing_over: Sequence[str] = (),
+        failed_within_ms: int = 0,
+    ) -> tuple[StalledSession, ...]:
+        """Take the leases of stalled sessions that somebody can do something about, at most `limit`, and return them
+        with the `owner` that each had and its new `epoch`.
+
+        First come those whose turn died, then those where inputs wait, the one that was served longest ago first. Left
+        out are sessions that wait for a person, those in `passing_over`, and inputs behind a send that failed within so
+        many milliseconds. Raises `store.schema_newer`.
+        """
+        check_whole("limit", limit)
+        check_whole("failed_within_ms", failed_within_ms)
+        return await self._claims.claim(
+            owner,
+            ttl_s=ttl_s,
+            limit=limit,
+            dead_owners=dead_owners,
+            passing_over=frozenset(passing_over),
+            failed_within_ms=failed_within_ms,
+        )
+
+    async def listen(self, heard: Callable[[], None]) -> Listener | None:
+        """Call `heard`, from the database's thread, when something is left that `claim_stalled` may find, and when the
+        ear is lost; None where the database tells nobody."""
+        return await self._claims.listen(heard)
+
     # ---- parts ----
 
     async def _read(self, session_id: str, body: Body[T]) -> T:
@@ -884,6 +921,10 @@ class _ClosedDatabase:
         self._refuse()
 
     async def read(self, body: Body[T]) -> T:
+        """Refuse."""
+        self._refuse()
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> Listener | None:
         """Refuse."""
         self._refuse()
 

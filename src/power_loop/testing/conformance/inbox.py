@@ -29,6 +29,7 @@ from power_loop import (
 from power_loop.testing.conformance.cases import Place, check, raises
 from power_loop.testing.conformance.parts import (
     COMPLETED,
+    TTL_S,
     HandClock,
     accepted,
     claim,
@@ -306,3 +307,84 @@ async def what_nobody_drives_is_found(store: SessionStore, clock: HandClock) -> 
     assert len(await store.find_stalled(dead_owners=["carol"], limit=2)) == 2
     later = await store.find_stalled(older_than_ms=15_000)
     assert [one.session_id for one in later] == ["sess_left"]
+
+
+async def claimed(store: SessionStore, owner: str = "bob", *, limit: int = 10, **more: object) -> dict[str, int]:
+    """Claim what can be driven; return the new epoch of each session, in order."""
+    found = await store.claim_stalled(owner, ttl_s=TTL_S, limit=limit, **more)  # type: ignore[arg-type]
+    return {one.session_id: one.epoch for one in found}
+
+
+@check()
+async def what_can_be_driven_is_claimed_with_its_lease(store: SessionStore, clock: HandClock) -> None:
+    for session_id in ("sess_idle", "sess_died", "sess_asks", "sess_failed", "sess_handed", "sess_lives"):
+        await new_session(store, session_id)
+    await new_session(store)
+    await accepted(store, "sess_died", "alice")
+    asks = await accepted(store, "sess_asks")
+    await store.append_reply(asks.lease, reply(asks, end=SendEnd(SendStatus.WAITING_FOR_INPUT, {})))
+    clock.ms += 30_000
+    failed = await accepted(store, "sess_failed")
+    await store.append_reply(failed.lease, reply(failed, end=SendEnd(SendStatus.FAILED, {})))
+    for session_id in ("sess_asks", "sess_failed", "sess_1"):
+        await store.put_input(session_id, new_send("more"))
+    handed = await accepted(store, "sess_handed", "alice")
+    await store.release(handed.lease, hands_back=True)
+    await accepted(store, "sess_lives", "carol")
+    heads = {session_id: await store.get_session(session_id) for session_id in ("sess_died", "sess_handed", "sess_1")}
+    assert await claimed(store, limit=1, failed_within_ms=1000, passing_over=["sess_handed"]) == {
+        "sess_died": heads["sess_died"].epoch + 1
+    }
+    found = await store.claim_stalled("bob", ttl_s=TTL_S, limit=10, failed_within_ms=1000)
+    assert [(one.session_id, one.owner, one.waiting_inputs, one.attempts) for one in found] == [
+        ("sess_handed", None, 0, 0),
+        ("sess_1", None, 1, 0),
+    ]
+    for one in found:
+        head = await store.get_session(one.session_id)
+        assert (head.owner, head.epoch, head.lease_until_ms) == ("bob", one.epoch, clock.ms + 30_000)
+        assert head.epoch == heads[one.session_id].epoch + 1
+    assert await claimed(store, failed_within_ms=1000) == {}
+    assert list(await claimed(store, "dave", dead_owners=["carol"])) == ["sess_lives", "sess_failed"]
+    # Who claimed it drives it; whoever had it before writes nothing.
+    taken = await store.take_up(claim("sess_died", "bob", dead_owner="bob"))
+    assert (taken.lease.epoch, taken.previous_owner) == (heads["sess_died"].epoch + 2, "bob")
+    with raises(LeaseLostError):
+        await store.renew(handed.lease, ttl_s=TTL_S)
+
+
+@check()
+async def who_was_served_longest_ago_is_claimed_first(store: SessionStore, clock: HandClock) -> None:
+    names = [f"sess_{n}" for n in (3, 1, 2)]
+    for session_id in names:
+        await new_session(store, session_id)
+        await store.put_input(session_id, new_send("one"))
+        await store.put_input(session_id, new_send("two"))
+        clock.ms += 1
+    assert list(await claimed(store)) == names
+    for session_id in ("sess_1", "sess_3", "sess_2"):
+        clock.ms += 1
+        held = await store.accept(claim(session_id, "bob", dead_owner="bob"), new_send("one"))
+        assert isinstance(held, InboxRecord)
+        held = await store.accept(
+            claim(session_id, "bob", dead_owner="bob"), replace(new_send("one"), inbox_position=1)
+        )
+        assert isinstance(held, Accepted)
+        await store.append_reply(replace(held.lease, signals=ANY_SIGNALS), reply(held, end=COMPLETED))
+    assert list(await claimed(store)) == ["sess_1", "sess_3", "sess_2"]
+
+
+@check()
+async def of_many_that_claim_at_once_each_gets_others(place: Place, clock: HandClock) -> None:
+    handles = [await place.open(clock) for _ in range(4)]
+    names = {f"sess_{n}" for n in range(30)}
+    for session_id in sorted(names):
+        await new_session(handles[0], session_id)
+        await handles[0].put_input(session_id, new_send())
+    given: list[str] = []
+    for _ in range(10):
+        rounds = await asyncio.gather(*(claimed(handle, f"owner {n}", limit=3) for n, handle in enumerate(handles)))
+        given += [session_id for one in rounds for session_id in one]
+    assert sorted(given) == sorted(names)
+    for handle in handles:
+        await handle.aclose()

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from power_loop.contracts.clock import Clock
 from power_loop.contracts.errors import StoreCorruptError, StoreError
+from power_loop.contracts.ports import Listener
 from power_loop.contracts.upkeep import BackedUp, Checkpointed, Vacuumed
 from power_loop.runtime.store.sql.dialect import Dialect
 
@@ -93,6 +94,11 @@ class Database(Protocol):
 
     async def read(self, body: Body[T]) -> T:
         """Run a body that reads, on one consistent snapshot."""
+        ...
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> Listener | None:
+        """Call `heard`, on a thread of the database's, whenever `dialect.notify` tells something on a channel, and once
+        when that comes to its end by itself; None where the database has no such thing."""
         ...
 
     async def vacuum(self, tables: Sequence[str]) -> Vacuumed:

@@ -82,6 +82,11 @@ class Dialect(Protocol):
         ...
 
     @property
+    def notify(self) -> str | None:
+        """The query that tells who listens on the first parameter the second one, at COMMIT; None where nobody can."""
+        ...
+
+    @property
     def backup_tool(self) -> str:
         """The program that backs such a database up, for messages."""
         ...
@@ -187,6 +192,7 @@ class SqliteDialect:
     # One transaction writes at a time.
     for_update = ""
     skip_locked = ""
+    notify: str | None = None
 
     def __init__(self, *, has_full_text: bool | None = None) -> None:
         self._has_full_text = has_full_text

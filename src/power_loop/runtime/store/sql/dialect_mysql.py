@@ -42,6 +42,7 @@ class MysqlDialect:
     is_ddl_atomic = False
     for_update = " FOR UPDATE"
     skip_locked = " FOR UPDATE SKIP LOCKED"
+    notify: str | None = None
     now_ms = "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)"
 
     def placeholders(self, sql: str) -> str:

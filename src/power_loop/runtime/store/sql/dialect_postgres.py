@@ -37,6 +37,7 @@ class PostgresDialect:
     is_ddl_atomic = True
     for_update = " FOR UPDATE"
     skip_locked = " FOR UPDATE SKIP LOCKED"
+    notify: str | None = "SELECT pg_notify(?, ?)"
     now_ms = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint"
 
     def placeholders(self, sql: str) -> str:

@@ -71,6 +71,7 @@ class MysqlDriver:
 
     def __init__(self, dsn: ServerDsn) -> None:
         self.dialect: Dialect = MysqlDialect()
+        self.can_listen = False
         self._dsn = dsn
         self._aiomysql = _aiomysql()
         self._has_warned = False
@@ -245,6 +246,10 @@ class MysqlLink:
         """Return the rows of the last of several statements."""
         results = await self._exchange(self._results(statements.encode(), skip + 1))
         return list(results[skip][1])
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Refuse: the server tells nobody anything."""
+        raise DriverError(Trouble.OTHER, "MySQL and MariaDB tell nobody what is left to do")
 
     def lift_limit(self) -> None:
         """Wait for what comes next as long as it takes."""

@@ -82,6 +82,7 @@ class PostgresDriver:
         self._asyncpg = _asyncpg()
         # Behind a pooler that shares connections by transaction nothing outlives one: settings go with each.
         self._is_pooled = dsn.statement_cache_size == 0
+        self.can_listen = not self._is_pooled
         self._has_warned = False
         context = tls_context(dsn)
         self._ssl: Any = "prefer" if context is not None and dsn.sslmode == "prefer" else context or False
@@ -245,6 +246,11 @@ class PostgresLink:
         """Return the rows of a query."""
         rows = await self._exchange(self._connection.fetch(sql, *params))
         return [tuple(row) for row in rows]
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever something is told on a channel, and when the connection ends."""
+        self._connection.add_termination_listener(lambda _: heard())
+        await self._exchange(self._connection.add_listener(channel, lambda *_: heard()))
 
     def lift_limit(self) -> None:
         """Wait for what comes next as long as it takes."""

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 from power_loop.contracts.clock import Clock
 from power_loop.contracts.errors import StoreError, StoreUnsupportedError
+from power_loop.contracts.ports import Listener
 from power_loop.contracts.upkeep import BackedUp, Checkpointed, Vacuumed
 from power_loop.runtime.store.server_dsn import ServerDsn
 from power_loop.runtime.store.sql.database import Body, Counts, Landed
 from power_loop.runtime.store.sql.dialect import Dialect
 from power_loop.runtime.store.sql.server_clock import ServerClock
-from power_loop.runtime.store.sql.server_link import Driver
+from power_loop.runtime.store.sql.server_link import Driver, Link
 from power_loop.runtime.store.sql.server_loop import ServerLoop
 from power_loop.runtime.store.sql.server_work import Server
 
@@ -65,6 +66,23 @@ class ServerDatabase:
     async def read(self, body: Body[T]) -> T:
         """Run a body that reads, on one consistent snapshot."""
         return await self._call(lambda server: server.read(body))
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> Listener | None:
+        """Listen on a connection of its own; None where the server, or what stands before it, has no such thing."""
+        if not self._driver.can_listen:
+            return None
+        is_wanted = True
+
+        def tell() -> None:
+            if is_wanted:
+                heard()
+
+        def stop() -> None:
+            nonlocal is_wanted
+            is_wanted = False
+
+        link = await self._call(lambda server: server.listen(channel, tell))
+        return _ServerListener(self, link, stop)
 
     async def vacuum(self, tables: Sequence[str]) -> Vacuumed:
         """Give the space that removed rows of these tables left back, as the server does that."""
@@ -113,6 +131,11 @@ class ServerDatabase:
         """False: what a name leads to is found out with every connection."""
         return False
 
+    async def use(self, work: Callable[[Server], Awaitable[None]]) -> None:
+        """Do something on the database's thread, unless that is over."""
+        with contextlib.suppress(StoreError):
+            await self._call(work)
+
     async def _call(self, work: Callable[[Server], Awaitable[T]]) -> T:
         thread = self._thread or self._running()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -151,6 +174,34 @@ class ServerDatabase:
         if thread is not None:
             self.close_soon()
             thread.join(_EXIT_WAIT_S)
+
+
+class _ServerListener:
+    """Is a connection that listens, as other threads see it."""
+
+    def __init__(self, database: ServerDatabase, link: Link, stop: Callable[[], None]) -> None:
+        self._database = database
+        self._link = link
+        self._stop = stop
+
+    @property
+    def is_open(self) -> bool:
+        """False once nothing will be heard any more."""
+        return self._link.is_open
+
+    async def check(self) -> bool:
+        """Ask the server for a sign of life; False where none comes."""
+        await self._database.use(lambda server: server.check_listening(self._link))
+        return self.is_open
+
+    async def aclose(self) -> None:
+        """Listen no longer."""
+        self._stop()
+
+        async def end(server: Server) -> None:
+            server.end_listening(self._link)
+
+        await self._database.use(end)
 
 
 class _Job:

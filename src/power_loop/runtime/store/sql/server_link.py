@@ -137,6 +137,10 @@ class Link(Protocol):
         """Return the rows of a query."""
         ...
 
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever something is told on a channel, and when the connection ends."""
+        ...
+
     def lift_limit(self) -> None:
         """Wait for what comes next as long as it takes; no transaction uses this connection afterwards."""
         ...
@@ -158,6 +162,8 @@ class Driver(Protocol):
     """Opens connections to one kind of server."""
 
     dialect: Dialect
+    #: True where a connection may listen to what others tell.
+    can_listen: bool
 
     async def connect(self, counts: Counts, note: Callable[[Reading], None]) -> Link:
         """Return a connection that is set up; `note` takes what the server's clock shows. Raises `DriverError`."""

@@ -98,6 +98,12 @@ class Pool:
             await asyncio.wait(self._goodbyes)
 
     async def _connect(self) -> Link:
+        link = await self.connect()
+        self._ages[link] = self._loop.time() + self._dsn.max_lifetime_s * (1 - random.random() * _LIFETIME_SPREAD)
+        return link
+
+    async def connect(self) -> Link:
+        """Return a connection that the pool knows nothing of. Raises `DriverError`."""
         try:
             with aborting_on_failure():
                 link = await asyncio.wait_for(
@@ -112,7 +118,6 @@ class Pool:
         except Exception as error:
             raise DriverError(Trouble.OTHER, said(error)) from error
         self._counts.connections += 1
-        self._ages[link] = self._loop.time() + self._dsn.max_lifetime_s * (1 - random.random() * _LIFETIME_SPREAD)
         return link
 
     async def _wait(self) -> Link | None:

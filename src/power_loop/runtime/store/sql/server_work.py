@@ -50,6 +50,7 @@ class Server:
         # The first queries of bodies that asked for more: they begin with a snapshot at once.
         self._long_reads: set[str] = set()
         self._endings: set[asyncio.Task[None]] = set()
+        self._listening: set[Link] = set()
 
     async def open(self) -> None:
         """Connect, if nobody has yet."""
@@ -60,6 +61,8 @@ class Server:
         """Let go of every connection; nothing runs any more."""
         while self._endings:
             await asyncio.wait(self._endings)
+        for link in tuple(self._listening):
+            self.end_listening(link)
         await self.pool.close()
 
     # ---- writing ----
@@ -182,6 +185,32 @@ class Server:
             raise coded(failure, self._dsn.name) from failure.__cause__
         finally:
             self.pool.drop(link)
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> Link:
+        """Return a connection of its own that listens on a channel until `end_listening`. It is tried once."""
+        try:
+            link = await self.pool.connect()
+            self._listening.add(link)
+            try:
+                await link.listen(channel, heard)
+            except BaseException:
+                self.end_listening(link)
+                raise
+        except DriverError as failure:
+            raise coded(failure, self._dsn.name) from failure.__cause__
+        return link
+
+    async def check_listening(self, link: Link) -> None:
+        """Look whether a connection that listens still leads to the server; end it if not."""
+        try:
+            await link.query("SELECT 1", ())
+        except DriverError:
+            self.end_listening(link)
+
+    def end_listening(self, link: Link) -> None:
+        """Listen no longer."""
+        self._listening.discard(link)
+        link.abort()
 
     # ---- both ----
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from power_loop.contracts.clock import Clock, SystemClock
 from power_loop.contracts.errors import StoreError
+from power_loop.contracts.ports import Listener
 from power_loop.contracts.upkeep import BackedUp, Checkpointed, Vacuumed
 from power_loop.runtime.store.sql.database import Body, Counts, Landed
 from power_loop.runtime.store.sql.dialect import Dialect, SqliteDialect
@@ -84,6 +85,10 @@ class SqliteDatabase:
             return await future
         finally:
             del future
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> Listener | None:
+        """Return None: a file tells nobody anything."""
+        return None
 
     async def vacuum(self, tables: Sequence[str]) -> Vacuumed:
         """Write the file anew, between two transactions; SQLite does so for all tables."""
