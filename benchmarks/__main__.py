@@ -17,6 +17,7 @@ from benchmarks.report import Result, machine, show, write
 from benchmarks.setting import ROOT, Setting
 from benchmarks.starts import bench_first_reply, bench_handle, bench_import
 from benchmarks.storage import bench_in_process, bench_statements, bench_storage
+from benchmarks.timers import bench_timers
 from benchmarks.turns import bench_deltas, bench_plain_turns, bench_tools
 from tests.model_server import ModelServerProcess
 
@@ -32,6 +33,7 @@ CASES: dict[str, Callable[[Setting], Awaitable[Result]]] = {
     "backends": bench_backends,
     "history": bench_long_history,
     "leases": bench_leases,
+    "timers": bench_timers,
     "growth": bench_growth,
     "prefixes": bench_prefixes,
     "rounds": bench_long_send,

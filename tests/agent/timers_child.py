@@ -64,8 +64,17 @@ class Life:
 
         return loop
 
-    async def schedule(self) -> None:
-        """Make the timers."""
+    async def begin(self, kill_at: int | None) -> None:
+        """Make the timers, and deliver them up to a point."""
+        await self._schedule()
+        await self._deliver(START_MS, kill_at)
+
+    async def go_on(self) -> None:
+        """Deliver what is left, and write down what has become of it."""
+        await self._deliver(START_MS + _LATER_MS, None)
+        await self._look()
+
+    async def _schedule(self) -> None:
         async with self._loop(START_MS) as loop:
             await loop.new_session(session_id=self.sid)
             await loop.schedule_timer(self.sid, "once", At(START_MS), request_id="once")
@@ -74,8 +83,7 @@ class Life:
             asked = Every(60, start=START_MS, missed=Missed.ALL, max_runs=1)
             await loop.schedule_timer(self.sid, "asked", asked, request_id="asked", name="asked")
 
-    async def deliver(self, now_ms: int, kill_at: int | None = None) -> None:
-        """Deliver what is due and drive what it woke, and die at a point."""
+    async def _deliver(self, now_ms: int, kill_at: int | None) -> None:
         seen: list[str] = []
 
         def on_point(point: str, name: str) -> None:
@@ -98,8 +106,7 @@ class Life:
             await loop.recover()
         (self._folder / "points").write_text(json.dumps(seen), "utf-8")
 
-    async def look(self) -> None:
-        """Write down what has become of it."""
+    async def _look(self) -> None:
         async with self._loop(START_MS + 2 * _LATER_MS) as loop:
             store: Any = await loop.get_store()
             timers = (await loop.list_timers(self.sid, include_ended=True)).items
@@ -123,17 +130,14 @@ def main() -> None:
     """Kill a process at every so many points, and tell what the next one made of it."""
     dsn, prefix, folder, every = sys.argv[1:]
     whole = Life(dsn, prefix, Path(folder), "whole")
-    assert live(whole.schedule()) == 0
-    assert live(whole.deliver(START_MS)) == 0
+    assert live(whole.begin(None)) == 0
     points = whole.left("points")
     for at in range(0, len(points), int(every)):
         life = Life(dsn, prefix, Path(folder), str(at))
-        assert live(life.schedule()) == 0
         # Deliveries are side by side, and the store may commit some of them together: a life may pass a point less.
-        died = live(life.deliver(START_MS, at))
+        died = live(life.begin(at))
         assert died in (0, -signal.SIGKILL), died
-        assert live(life.deliver(START_MS + _LATER_MS)) == 0
-        assert live(life.look()) == 0
+        assert live(life.go_on()) == 0
         told = {"point": f"{at} {points[at]}", "was_killed": died != 0, **life.left("facts")}
         print(json.dumps(told), flush=True)
 

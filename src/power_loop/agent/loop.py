@@ -780,7 +780,8 @@ class StatefulAgentLoop:
 
         A `TimerRunner`, in whatever process, delivers it. Repeated with the same `request_id` it meets the same timer,
         until that was pruned. Raises `session.not_found`, `session.closed`, `schedule.invalid`,
-        `schedule.no_time_zone`, `timer.limit` (`LoopConfig.max_timers`), `request.conflict`, `input.invalid`.
+        `schedule.no_time_zone`, `timer.limit` (`LoopConfig.max_timers`), `request.conflict`, `input.invalid`,
+        `workflow.not_a_conversation`.
         """
         new = read_timer(
             session_id,
@@ -792,7 +793,10 @@ class StatefulAgentLoop:
             new_id=self._now.new_id,
             max_timers=self.config.max_timers,
         )
-        made = await (await self._ready_store()).schedule_timer(new)
+        store = await self._ready_store()
+        if is_run_id(session_id) and (await store.get_session(session_id)).agent is not None:
+            raise no_conversation(session_id)
+        made = await store.schedule_timer(new)
         if made.due_at_ms is not None:
             self.event_bus.emit(TimerScheduled(made.id, made.due_at_ms), session_id=session_id)
         return made
