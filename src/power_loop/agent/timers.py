@@ -277,7 +277,11 @@ class TimerRunner:
             self._announce(claim, TimerSkipped(moved.id, claim.timer.number, reason, moved.due_at_ms))
 
     async def _failed(self, store: SessionStore, claim: TimerClaim, error: Exception) -> None:
-        said = f"a hook took longer than {self._hook_timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
+        said = (
+            f"a hook took longer than {self._hook_timeout_s:g} s"
+            if isinstance(error, asyncio.TimeoutError)
+            else str(error)
+        )
         said = said or type(error).__name__
         after_s = min(2.0**claim.timer.failures, MAX_BACKOFF_S)
         put_back = await store.put_back_timer(claim, after_s=after_s, error=said)
