@@ -108,6 +108,11 @@ if TYPE_CHECKING:
     from power_loop.contracts.errors import ToolDefinitionError as ToolDefinitionError
     from power_loop.contracts.errors import ToolError as ToolError
     from power_loop.contracts.errors import TransactionError as TransactionError
+    from power_loop.contracts.errors import WorkerDiedError as WorkerDiedError
+    from power_loop.contracts.errors import WorkerError as WorkerError
+    from power_loop.contracts.errors import WorkerProtocolError as WorkerProtocolError
+    from power_loop.contracts.errors import WorkerSilentError as WorkerSilentError
+    from power_loop.contracts.errors import WorkerTimeoutError as WorkerTimeoutError
     from power_loop.contracts.errors import WorkflowError as WorkflowError
     from power_loop.contracts.errors import WorkflowSpecError as WorkflowSpecError
     from power_loop.contracts.events import AgentEvent as AgentEvent
@@ -467,6 +472,11 @@ _HOMES: dict[str, str] = {
     "StoreValueError": "power_loop.contracts.errors",
     "ToolDefinitionError": "power_loop.contracts.errors",
     "ToolError": "power_loop.contracts.errors",
+    "WorkerDiedError": "power_loop.contracts.errors",
+    "WorkerError": "power_loop.contracts.errors",
+    "WorkerProtocolError": "power_loop.contracts.errors",
+    "WorkerSilentError": "power_loop.contracts.errors",
+    "WorkerTimeoutError": "power_loop.contracts.errors",
     "WorkflowError": "power_loop.contracts.errors",
     "WorkflowSpecError": "power_loop.contracts.errors",
     "TransactionError": "power_loop.contracts.errors",

@@ -59,7 +59,12 @@ PowerLoopError
 │   ├── LLMTooLargeError        llm.too_large         ├── LLMConnectionError    llm.connection      (retryable)
 │   └── LLMContextOverflowError llm.context_overflow  └── LLMProtocolError      llm.protocol        (retryable)
 ├── ProcessError                process.failed
-│   └── SandboxUnavailableError sandbox.unavailable
+│   ├── SandboxUnavailableError sandbox.unavailable
+│   └── WorkerError             worker.failed
+│       ├── WorkerDiedError     worker.died
+│       ├── WorkerSilentError   worker.silent
+│       ├── WorkerProtocolError worker.protocol
+│       └── WorkerTimeoutError  worker.timeout
 ├── ToolError                   tool.failed           (raise it in a handler: its text goes to the model)
 │   ├── PathRefusedError        path.refused
 │   └── ToolDefinitionError     tool.invalid_definition
@@ -617,6 +622,41 @@ class SandboxUnavailableError(ProcessError):
     """Says why a sandbox cannot be had here; nothing was run outside of it instead."""
 
     code = "sandbox.unavailable"
+
+
+class WorkerError(ProcessError):
+    """Says that a leaf of a workflow came to nothing in a process of its own; `retryable` tells whether another one may
+    do better."""
+
+    code = "worker.failed"
+    retryable: ClassVar[bool] = False
+
+
+class WorkerDiedError(WorkerError):
+    """Says that a worker ended in the middle of a leaf: killed, out of memory, or by itself."""
+
+    code = "worker.died"
+    retryable = True
+
+
+class WorkerSilentError(WorkerError):
+    """Says that a worker gave no sign of life for too long, and was killed."""
+
+    code = "worker.silent"
+    retryable = True
+
+
+class WorkerProtocolError(WorkerError):
+    """Says that a worker sent what no worker sends, and was killed; nothing that it said is used."""
+
+    code = "worker.protocol"
+
+
+class WorkerTimeoutError(WorkerError):
+    """Says that a leaf took longer than it may in its worker, which was killed."""
+
+    code = "worker.timeout"
+    retryable = True
 
 
 class ToolError(PowerLoopError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from power_loop.contracts.errors import ConfigError, ProcessError, SandboxUnavailableError
@@ -80,18 +81,61 @@ class BubblewrapShellBackend(KeptShells):
         self.tmp_bytes = tmp_bytes
         network = "with network access" if shares_network else "without network access"
         self.description = f"Commands run in a sandbox {network}; only the workspace and /tmp can be written."
-        self._name = program
-        self._found: str | None = None
-        self._refusal: str | None = None
+        self._bubblewrap = Bubblewrap(program, shares_network=shares_network)
 
     async def _check(self) -> None:
         """Raise `sandbox.unavailable` unless a sandbox was seen to hold; it is tried once."""
+        await self._bubblewrap.check(lambda argv, found: self._launch(argv, "/", found=found))
+
+    def _launch(self, argv: tuple[str, ...], folder: str, *, found: str | None = None) -> Launch:
+        # The sandbox's own folder may not be there (a /tmp that has gone): the shell goes to it by itself.
+        return Launch(
+            (found or self._bubblewrap.path, *self._options(), "--", *argv),
+            {**self.env.child_environment(), "HOME": str(self._home()), "TMPDIR": "/tmp"},
+            "/",
+            seccomp_files(),
+        )
+
+    def _options(self) -> list[str]:
+        # Behind /tmp, in which they may lie.
+        read_only = [*map(str, self.env.read_only_roots), self._files.folder]
+        return sandbox_options(
+            read_only=read_only,
+            written=[str(self.env.workspace)],
+            folder=str(self.env.workspace),
+            shares_network=self.shares_network,
+            tmp_bytes=self.tmp_bytes,
+        )
+
+    def _home(self) -> Any:
+        """Return the home if it is in the sandbox; the workspace stands in for one that is not."""
+        env, home = self.env, self.env.home
+        places = (env.workspace, *env.read_only_roots)
+        return home if home is not None and any(home == one or one in home.parents for one in places) else env.workspace
+
+
+class Bubblewrap:
+    """Is the program `bwrap`, tried once: whether it makes a sandbox here that holds."""
+
+    def __init__(self, name: str, *, shares_network: bool) -> None:
+        self._name = name
+        self._shares_network = shares_network
+        self._found: str | None = None
+        self._refusal: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Where it was found; its name until then."""
+        return self._found or self._name
+
+    async def check(self, launch: Callable[[tuple[str, ...], str], Launch]) -> None:
+        """Raise `sandbox.unavailable` unless a sandbox was seen to hold, made by `launch` of words and bwrap's path."""
         if self._refusal is None and self._found is None:
-            await self._probe()
+            await self._probe(launch)
         if self._refusal is not None:
             raise SandboxUnavailableError(self._refusal)
 
-    async def _probe(self) -> None:
+    async def _probe(self, launch_in: Callable[[tuple[str, ...], str], Launch]) -> None:
         found = shutil.which(self._name)
         if found is None:
             self._refusal = (
@@ -100,7 +144,7 @@ class BubblewrapShellBackend(KeptShells):
             )
             return
         token = os.urandom(8).hex()
-        launch = self._launch(("bash", "--noprofile", "--norc", "-c", _PROBE, "bash", token), "/", found=found)
+        launch = launch_in(("bash", "--noprofile", "--norc", "-c", _PROBE, "bash", token), found)
         program = Program(
             launch.argv, launch.env, folder="/", files=launch.files, keeps_errors=True, timeout_s=_PROBE_S
         )
@@ -116,56 +160,47 @@ class BubblewrapShellBackend(KeptShells):
             self._refusal = _refused(reason)
             return
         shared = sorted(set(said[len(token) :].split()) & set(_own_namespaces()))
-        if any(not (one.startswith("net:") and self.shares_network) for one in shared):
+        if any(not (one.startswith("net:") and self._shares_network) for one in shared):
             self._refusal = _refused(f"a program in it shares {', '.join(shared)} with this process")
             return
         self._found = found
 
-    def _launch(self, argv: tuple[str, ...], folder: str, *, found: str | None = None) -> Launch:
-        # The sandbox's own folder may not be there (a /tmp that has gone): the shell goes to it by itself.
-        return Launch(
-            (found or self._found or self._name, *self._options(), "--", *argv),
-            {**self.env.child_environment(), "HOME": str(self._home()), "TMPDIR": "/tmp"},
-            "/",
-            self._seccomp(),
-        )
 
-    def _options(self) -> list[str]:
-        options = ["--unshare-all", "--unshare-user", "--disable-userns", "--hostname", "sandbox"]
-        options += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-        if self.shares_network:
-            options.append("--share-net")
-        for path in _SYSTEM:
-            if os.path.islink(path):
-                options += ["--symlink", os.readlink(path), path]
-            elif os.path.isdir(path):
-                options += ["--ro-bind", path, path]
-        for name in (*_ETC, *(_ETC_OF_THE_NETWORK if self.shares_network else ())):
-            options += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-        options += ["--proc", "/proc", *_proc_options(), "--dev", "/dev"]
-        # Both are memory, and /dev itself would be as much of it as there is.
-        for path in ("/dev/shm", "/tmp"):
-            options += ["--size", str(self.tmp_bytes), "--tmpfs", path]
-        options += ["--remount-ro", "/dev"]
-        # Behind /tmp, in which they may lie.
-        for root in self.env.read_only_roots:
-            options += ["--ro-bind", str(root), str(root)]
-        options += ["--ro-bind", self._files.folder, self._files.folder]
-        workspace = str(self.env.workspace)
-        options += ["--bind", workspace, workspace, "--remount-ro", "/", "--chdir", workspace]
-        if seccomp_filter() is not None:
-            options += ["--seccomp", str(_SECCOMP_FD)]
-        return options
+def sandbox_options(
+    *, read_only: Sequence[str], written: Sequence[str], folder: str, shares_network: bool, tmp_bytes: int
+) -> list[str]:
+    """Return bwrap's options for a sandbox that stands in `folder`: of this machine's files it has what programs need,
+    `read_only` and `written`, the later over the earlier."""
+    options = ["--unshare-all", "--unshare-user", "--disable-userns", "--hostname", "sandbox"]
+    options += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    if shares_network:
+        options.append("--share-net")
+    for path in _SYSTEM:
+        if os.path.islink(path):
+            options += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            options += ["--ro-bind", path, path]
+    for name in (*_ETC, *(_ETC_OF_THE_NETWORK if shares_network else ())):
+        options += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    options += ["--proc", "/proc", *_proc_options(), "--dev", "/dev"]
+    # Both are memory, and /dev itself would be as much of it as there is.
+    for path in ("/dev/shm", "/tmp"):
+        options += ["--size", str(tmp_bytes), "--tmpfs", path]
+    options += ["--remount-ro", "/dev"]
+    for path in read_only:
+        options += ["--ro-bind", path, path]
+    for path in written:
+        options += ["--bind", path, path]
+    options += ["--remount-ro", "/", "--chdir", folder]
+    if seccomp_filter() is not None:
+        options += ["--seccomp", str(_SECCOMP_FD)]
+    return options
 
-    def _seccomp(self) -> dict[int, bytes]:
-        filter_ = seccomp_filter()
-        return {} if filter_ is None else {_SECCOMP_FD: filter_}
 
-    def _home(self) -> Any:
-        """Return the home if it is in the sandbox; the workspace stands in for one that is not."""
-        env, home = self.env, self.env.home
-        places = (env.workspace, *env.read_only_roots)
-        return home if home is not None and any(home == one or one in home.parents for one in places) else env.workspace
+def seccomp_files() -> dict[int, bytes]:
+    """Return the files that the options of a sandbox read, by descriptor."""
+    filter_ = seccomp_filter()
+    return {} if filter_ is None else {_SECCOMP_FD: filter_}
 
 
 def _proc_options() -> list[str]:
