@@ -39,6 +39,7 @@ from power_loop import (
     TimeZoneMissingError,
     Veto,
     WakeupPolicy,
+    Worker,
     wakeup_tools,
 )
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
@@ -289,6 +290,44 @@ async def test_a_runner_drives_what_a_dead_one_had_delivered(make_loop: MakeLoop
     async with TimerRunner(loop):
         await count_of(ears, SendFinished)
     assert await users(loop, sid) == ["Wake."]
+
+
+async def test_a_runner_of_a_fleet_delivers_and_leaves_the_rest_to_workers(make_loop: MakeLoop) -> None:
+    loop = make_loop("Driven by a worker.")
+    sid = await loop.new_session()
+    await loop.schedule_timer(sid, "Wake.", After(0))
+    runner = TimerRunner(loop, drives=False)
+    await within_limit(runner.fire_due())
+    await within_limit(runner.drained())
+    assert [one.message.text for one in await loop.get_inbox(sid) if one.message is not None] == ["Wake."]
+    await within_limit(Worker(loop).run(until_idle=True))
+    assert await users(loop, sid) == ["Wake."]
+    assert (await loop.get_messages(sid))[-1].message.text == "Driven by a worker."
+
+
+async def test_a_runner_that_is_cancelled_ends_at_once_and_loses_nothing(
+    make_loop: MakeLoop, clock: FrozenClock
+) -> None:
+    gate, asked = Gate(), Gate()
+    loop = make_loop(llm=ScriptedLLM([gate.then("Slow."), "Quick."]), clock=clock)
+    loop.hooks.add(HookPoint.TIMER_FIRE, lambda context: asked.passing() if context.timer.name == "held" else None)
+    slow, held = await loop.new_session(), await loop.new_session()
+    await loop.schedule_timer(slow, "Slow one.", After(0))
+    await loop.schedule_timer(held, "Held one.", After(0), name="held")
+    running = asyncio.create_task(TimerRunner(loop).run())
+    await gate.someone()
+    await asked.someone()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within_limit(running)
+    assert (asked.cancelled, gate.cancelled) == (1, 0)
+    gate.open()
+    asked.open()
+    clock.advance(61)
+    runner = idle(loop)
+    assert len(await within_limit(runner.fire_due())) == 1
+    await within_limit(runner.drained())
+    assert (await users(loop, slow), await users(loop, held)) == (["Slow one."], ["Held one."])
 
 
 async def test_a_loop_that_is_closed_ends_its_runner(make_loop: MakeLoop, clock: FrozenClock) -> None:

@@ -32,6 +32,7 @@ from power_loop.contracts.numbers import is_number, is_whole
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.schedules import is_missed
 from power_loop.contracts.timers import TimerClaim, TimerDelivery, check_timer_id
+from power_loop.core.stray import counting_task
 from power_loop.core.turn.fingerprint import fingerprint
 from power_loop.runtime.host.identity import new_owner_id
 
@@ -39,6 +40,7 @@ _LOG = logging.getLogger("power_loop")
 
 #: How long a firing that failed waits: 1 second, twice as long each time, and no longer than this, in seconds.
 MAX_BACKOFF_S = 300.0
+_MAX_DOUBLINGS = 10
 # A timer may be due of which another runner is just taking hold: it is looked at again so soon, in seconds.
 _NAP_S = 0.05
 
@@ -52,7 +54,8 @@ class TimerRunner:
     slow one keeps a place, and holds nobody up beyond that. It wakes when the next timer is due or when this process
     makes one, and looks every `poll_s` for those that others made. A claim lasts `claim_ttl_s`: so late another runner
     delivers what one that died had taken. A hook has `hook_timeout_s`. Every `recover_every_s` it also drives what dead
-    processes left, as `loop.recover()` does (None: that is done elsewhere). Raises `config.invalid`.
+    processes left, as `loop.recover()` does (None: that is done elsewhere). With `drives=False` it delivers and drives
+    nothing: that is left to a fleet's `Worker`s. Raises `config.invalid`.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class TimerRunner:
         claim_ttl_s: float = 60.0,
         hook_timeout_s: float = 30.0,
         recover_every_s: float | None = 30.0,
+        drives: bool = True,
     ) -> None:
         for name, count in (("max_deliveries", max_deliveries), ("max_turns", max_turns)):
             if not is_whole(count, least=1):
@@ -87,7 +91,8 @@ class TimerRunner:
         self._poll_s = poll_s
         self._claim_ttl_s = claim_ttl_s
         self._hook_timeout_s = hook_timeout_s
-        self._recover_every_s = recover_every_s
+        self._drives = drives
+        self._recover_every_s = recover_every_s if drives else None
         self._turns = asyncio.Semaphore(max_turns)
         # Sessions that were woken and are not driven to their rest yet; True: they were woken again meanwhile.
         self._woken: dict[str, bool] = {}
@@ -99,7 +104,8 @@ class TimerRunner:
     # ---- as long as it runs ----
 
     async def run(self) -> None:
-        """Fire timers until `stop()` is called or the loop is closed, then wait for what is on its way."""
+        """Fire timers until `stop()` is called or the loop is closed, then wait for what is on its way; one that is
+        cancelled leaves that to others."""
         store = await self._loop.get_store()
         heard, here = asyncio.Event(), asyncio.get_running_loop()
 
@@ -117,11 +123,16 @@ class TimerRunner:
                 await self._nap(await self._pass(heard), heard)
         except LoopClosedError:
             pass
+        except asyncio.CancelledError:
+            # At once: a claim runs out, an input waits in its inbox, and a turn that runs is the loop's to end.
+            for task in (*self._deliveries, *self._driving, *([] if recovering is None else [recovering])):
+                task.cancel()
+            raise
         finally:
             leave()
             self._stopped.set()
             if recovering is not None:
-                await recovering
+                await asyncio.gather(recovering, return_exceptions=True)
             await self.drained()
 
     def stop(self) -> None:
@@ -215,7 +226,7 @@ class TimerRunner:
     # ---- one firing ----
 
     def _start(self, store: SessionStore, claim: TimerClaim) -> asyncio.Task[TimerDelivery | None]:
-        task = asyncio.create_task(self._fire(store, claim))
+        task = counting_task(self._fire(store, claim))
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
         return task
@@ -246,7 +257,7 @@ class TimerRunner:
         if self._loop.hooks.has(HookPoint.TIMER_FIRE):
             session = await store.get_session(timer.session_id)
             context = TimerFireContext(timer.session_id, 0, 0, session.metadata, timer, content, late_s)
-            decision = await asyncio.wait_for(self._loop.hooks.ask(context), self._hook_timeout_s)
+            decision = await asyncio.wait_for(counting_task(self._loop.hooks.ask(context)), self._hook_timeout_s)
             if isinstance(decision, Veto):
                 await self._skip(store, claim, decision.reason, is_veto=True)
                 return None
@@ -267,7 +278,7 @@ class TimerRunner:
         position = delivery.input.position
         self._announce(claim, InputQueued(position, timer.request_id))
         self._announce(claim, TimerFired(timer.id, timer.number, position, late_s, delivery.timer.due_at_ms))
-        if not delivery.is_turn_running:
+        if self._drives and not delivery.is_turn_running:
             self._wake(timer.session_id)
         return delivery
 
@@ -277,16 +288,12 @@ class TimerRunner:
             self._announce(claim, TimerSkipped(moved.id, claim.timer.number, reason, moved.due_at_ms))
 
     async def _failed(self, store: SessionStore, claim: TimerClaim, error: Exception) -> None:
-        said = (
-            f"a hook took longer than {self._hook_timeout_s:g} s"
-            if isinstance(error, asyncio.TimeoutError)
-            else str(error)
-        )
-        said = said or type(error).__name__
-        after_s = min(2.0**claim.timer.failures, MAX_BACKOFF_S)
+        is_slow_hook = isinstance(error, asyncio.TimeoutError)
+        said = f"a hook took longer than {self._hook_timeout_s:g} s" if is_slow_hook else str(error)
+        after_s = min(2.0 ** min(claim.timer.failures, _MAX_DOUBLINGS), MAX_BACKOFF_S)
         put_back = await store.put_back_timer(claim, after_s=after_s, error=said)
         if put_back is not None:
-            failed = TimerFailed(put_back.id, put_back.number, put_back.failures, after_s, put_back.last_error or said)
+            failed = TimerFailed(put_back.id, put_back.number, put_back.failures, after_s, said)
             self._announce(claim, failed)
 
     def _announce(self, claim: TimerClaim, payload: EventPayload) -> None:

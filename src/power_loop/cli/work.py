@@ -8,7 +8,7 @@ import contextlib
 import signal
 from typing import Any
 
-from power_loop import PowerLoopError, Recovered, Worker
+from power_loop import PowerLoopError, Recovered, TimerRunner, Worker
 from power_loop.cli.agents import application_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, complain
 from power_loop.cli.recover import EXIT_ERROR, tell
@@ -49,6 +49,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--grace", metavar="SECONDS", type=float, default=30.0, help="what turns have to come to rest (default: 30)"
     )
+    parser.add_argument(
+        "--timers", action="store_true", help="also deliver timers that are due; any number of workers may do so"
+    )
     parser.add_argument("--until-idle", action="store_true", help="end when there is nothing left to do")
     add_json_option(parser, "a JSON object a turn")
     parser.set_defaults(run=_run)
@@ -62,7 +65,9 @@ async def _run(given: argparse.Namespace) -> int:
         async with await application_loop(given.app, dsn_of(given), option="--app") as loop:
             worker = Worker(loop, concurrency=given.concurrency, poll_s=given.poll, grace_s=given.grace, on_turn=report)
             _stop_on_signals(worker)
-            await worker.run(until_idle=given.until_idle)
+            runner = TimerRunner(loop, drives=False) if given.timers else contextlib.nullcontext()
+            async with runner:
+                await worker.run(until_idle=given.until_idle)
     except PowerLoopError as error:
         complain(error.message, code=error.code)
         return EXIT_ERROR

@@ -142,7 +142,10 @@ class TimerMoves:
                 op=op,
             )
             await tx.execute(sql, row)
-            return await self._delivery(tx, timer.id, position, owner is not None and until_ms > at_ms)
+            is_turn_running = owner is not None and until_ms > at_ms
+            if not is_turn_running:
+                await self._sessions.tell_of_work(tx, session_id)
+            return await self._delivery(tx, timer.id, position, is_turn_running)
 
         return await self._settle("deliver_timer", claim, body, op)
 
