@@ -753,7 +753,6 @@ class StatefulAgentLoop:
     async def take_run_seat(self, run_id: str, scope: TurnScope, *, on_busy: OnBusy = OnBusy.RAISE) -> TurnSeat:
         """Return the place in which a workflow's run takes place, for the engine of workflows: nobody else drives a
         run. Raises `session.not_found`."""
-        self._check_open()
         add_waiter(self._as_waiter)
         return await self._seat(run_id, self.tools, scope, on_busy=on_busy, is_run=True)
 
