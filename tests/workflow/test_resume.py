@@ -102,15 +102,15 @@ async def test_a_wide_run_keeps_its_order_and_is_not_run_again(backend: Any) -> 
     each = {"type": "foreach", "id": "all", "items_from": "input", "as": "t", "parallel": True}
     spec = flow({**each, "body": agent("r", "Write.", input="{{t}}")}, input=list(range(count)))
     executor = Elsewhere()
-    async with (
-        backend.fresh() as place,
-        StatefulAgentLoop(llm=Answers(), store=await place.open(SystemClock())) as loop,
-    ):
-        result = await create_workflow(spec, parent_loop=loop, executor=executor, max_concurrency=50).run()
-        assert result.output == [f"{number} by all[{number}]/r" for number in range(count)]
-        assert len(result.steps) == executor.count == count
-        assert (await resume_run(loop, None, result.run_id, executor)).status is RunStatus.COMPLETED
-        assert executor.count == count
+    async with backend.fresh() as place:
+        store = await place.open(SystemClock())
+        async with StatefulAgentLoop(llm=Answers(), store=store) as loop:
+            result = await create_workflow(spec, parent_loop=loop, executor=executor, max_concurrency=50).run()
+            assert result.output == [f"{number} by all[{number}]/r" for number in range(count)]
+            assert len(result.steps) == executor.count == count
+            assert (await resume_run(loop, None, result.run_id, executor)).status is RunStatus.COMPLETED
+            assert executor.count == count
+        await store.aclose()
 
 
 async def test_recover_goes_on_with_a_run_whose_process_died(make_loop: MakeLoop) -> None:

@@ -1,4 +1,4 @@
-"""An agent makes workflows itself: it mends its spec, submits it, hears of the end, looks at its runs and stops them."""
+"""An agent makes workflows itself: it mends its spec, submits it, hears of the end, looks at its runs, stops them."""
 
 from __future__ import annotations
 

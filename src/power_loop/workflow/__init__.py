@@ -22,4 +22,5 @@ from power_loop.workflow.run import list_runs as list_runs
 from power_loop.workflow.run import resume_run as resume_run
 from power_loop.workflow.run import signal_run as signal_run
 from power_loop.workflow.subprocess_executor import SubprocessExecutor as SubprocessExecutor
+from power_loop.workflow.tools import workflow_tools as workflow_tools
 from power_loop.workflow.worker_bootstrap import WorkerBootstrap as WorkerBootstrap
