@@ -25,9 +25,9 @@ async def bench_workflows(setting: Setting) -> Result:
     leaves, many = setting.samples(LEAVES, 40), setting.samples(1000, 100)
     result = Result(
         "Workflows",
-        f"A foreach of {leaves} leaves, {CONCURRENCY} at a time, each a session of its own below the run, with a model that"
-        f" answers at once; plain sends on sessions of their own, for comparison; and a run of {many} leaves that another"
-        " process had brought to its last step, from `resume_run()` to its result.",
+        f"A foreach of {leaves} leaves, {CONCURRENCY} at a time, each a session of its own below the run, with a model"
+        f" that answers at once; plain sends on sessions of their own, for comparison; and a run of {many} leaves that"
+        " rests before its last step, from `resume_run()` to its result.",
         ["backend", "CPU a leaf", "wall a leaf", "CPU a plain send", f"resume of {many} leaves"],
     )
     async with backends(setting) as found:
