@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from power_loop.contracts.errors import (
@@ -97,11 +98,11 @@ class TimerRows:
         )
         self._select = render(f"SELECT {_COLUMNS} FROM {{timers}} WHERE id = ?")
         self._op = render("SELECT op FROM {timers} WHERE id = ?" + lock)
-        due = "FROM {timers} WHERE wake_at_ms <= ?"
-        self._due = render(f"SELECT id {due} ORDER BY wake_at_ms, id LIMIT ?{render.dialect.skip_locked}")
+        due, skip = f"SELECT {_COLUMNS} FROM {{timers}} WHERE wake_at_ms <= ?", render.dialect.skip_locked
+        self._due = render(f"{due} ORDER BY wake_at_ms, id LIMIT ?{skip}")
+        self._is_due = render(f"{due} AND id = ?{skip}")
         self._claim = render(
-            "UPDATE {timers} SET owner = ?, epoch = epoch + 1, wake_at_ms = ?, op = ?"
-            f" WHERE id = ? AND wake_at_ms <= ? AND {IS_KNOWN}"
+            f"UPDATE {{timers}} SET owner = ?, epoch = epoch + 1, wake_at_ms = ?, op = ? WHERE id = ? AND {IS_KNOWN}"
         )
         self._next = render("SELECT MIN(wake_at_ms) FROM {timers} WHERE wake_at_ms IS NOT NULL")
         ours = "WHERE id = ? AND owner = ? AND epoch = ? AND wake_at_ms IS NOT NULL"
@@ -221,17 +222,18 @@ class TimerRows:
     ) -> list[TimerClaim]:
         """Give out due timers, the longest overdue first."""
         if only is None:
-            ids = [timer_id for (timer_id,) in await tx.query(self._due, (at_ms, limit))]
+            rows = await tx.query(self._due, (at_ms, limit))
         else:
-            ids = list(only[:limit])
+            rows = [row for one in only[:limit] for row in await tx.query(self._is_due, (at_ms, one))]
+        # They are locked, so that what is written is what was read; none is where a newer version has the tables.
+        if not rows or not await tx.execute_many(self._claim, [(owner, until_ms, op, row[0]) for row in rows]):
+            return []
         claims = []
-        for timer_id in ids:
-            if await tx.execute(self._claim, (owner, until_ms, op, timer_id, at_ms)):
-                # One that cannot be read holds nobody up: it is passed over until its claim is over, and again then.
-                with contextlib.suppress(StoreCorruptError):
-                    timer = await self.get(tx, timer_id)
-                    assert timer is not None
-                    claims.append(TimerClaim(timer, at_ms))
+        for row in rows:
+            # One that cannot be read holds nobody up: it is passed over until its claim is over, and again then.
+            with contextlib.suppress(StoreCorruptError):
+                timer = _record_of(row)
+                claims.append(TimerClaim(replace(timer, owner=owner, epoch=timer.epoch + 1), at_ms))
         return claims
 
     async def next_wake(self, tx: Transaction) -> int | None:
