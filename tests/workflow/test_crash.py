@@ -16,7 +16,7 @@ from tests.conformance.backends import SERVERS, SqliteFile
 
 # A server's commits are the same as SQLite's, and take longer: there only some of the points are tried.
 _EVERY_ELSEWHERE = 19
-_PARTS = 3
+_PARTS = 6
 _LIMIT_S = 230
 BACKENDS = (SqliteFile, *SERVERS)
 #: On a file all points, in parts; on a server some.

@@ -226,6 +226,8 @@ class Agents:
         key = call.idempotency_key
         message = Message(Role.USER, content_of(input))
         agent_id = agent_id_of(turn.session_id, key)
+        # Nobody but the run hears of its end.
+        spec = replace(spec, lifecycle=AgentLifecycle.EPHEMERAL)
         agent, known = await self._new_agent(turn, call, spec, agent_id, input, max_children=None)
         turn.announce(AgentStarted(call.call_id, agent.name, agent_id, known is not None))
         if known is not None and known.status not in _UNENDED:

@@ -25,6 +25,7 @@ from power_loop.contracts.events import (
 )
 from power_loop.contracts.llm import LLMService, Usage
 from power_loop.contracts.messages import Message, Role, TextPart, clean_text
+from power_loop.contracts.ports import Signalled
 from power_loop.contracts.records import AgentReport, News
 from power_loop.contracts.results import StatefulResult
 from power_loop.contracts.states import SendStatus
@@ -141,6 +142,7 @@ class Engine:
         self._rows = set(journal.records)
         self._ended = sum(record.ended_at_ms is not None for record in journal.records.values())
         self._signals = max(journal.signals, default=0)
+        self._heard = turn.lease.signals
         self._running: dict[str, _Running] = {}
         # Leaves that wait for a person: nobody has to do anything before that one answers.
         self._asleep: dict[str, LeafOutcome] = {}
@@ -164,7 +166,6 @@ class Engine:
 
     async def give_up(self, attempts: int) -> StatefulResult:
         """End a run as failed with which too many processes died."""
-        await self._hear_signals()
         error = StepError(
             SendPoisonedError.code,
             f"{attempts} processes ended while they drove this run, so that it is not recovered any more: make another",
@@ -186,17 +187,20 @@ class Engine:
                 )
             if turn.scope.cause is not None:
                 self._journal.cancel()
-            turn.woken.clear()
             self._collect()
             rest = await self._decide()
             if isinstance(rest, Finish):
                 return await self._end(rest)
             await self._write()
-            if not self._running and (rest is None or rest.until_ms is None):
-                if turn.woken.is_set():
-                    continue
+            if self._running or (rest is not None and rest.until_ms is not None):
+                await self._wait(None if rest is None else rest.until_ms)
+                continue
+            try:
                 return await self._end(Finish(RunStatus.WAITING))
-            await self._wait(None if rest is None else rest.until_ms)
+            except Signalled as signalled:
+                # What it was going to wait for may be what was said.
+                turn.hear(signalled.news)
+                await self._hear_signals()
 
     # ---- deciding ----
 
@@ -419,9 +423,10 @@ class Engine:
         within_s = _MAX_SLEEP_S
         if until_ms is not None:
             within_s = min(max((until_ms - turn.kit.clock.now_ms()) / 1000, 0.0), _MAX_SLEEP_S)
-        if turn.scope.cause is not None:
-            # It is being brought to rest: what runs was told so.
-            await asyncio.wait([running.task for running in self._running.values() if running.task], timeout=within_s)
+        tasks: list[asyncio.Future[Any]] = [one.task for one in self._running.values() if one.task is not None]
+        if turn.scope.cause is not None and tasks:
+            # It is being brought to rest: what runs was told so, and nothing else is waited for.
+            await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
             return
         waits = asyncio.ensure_future(turn.woken.wait())
         sleeps = None if until_ms is None else asyncio.ensure_future(turn.kit.clock.sleep(within_s))
@@ -435,9 +440,15 @@ class Engine:
             for one in (waits, sleeps):
                 if one is not None:
                     one.cancel()
+        turn.woken.clear()
         await self._hear_signals()
 
     async def _hear_signals(self) -> None:
+        """Take in the signals that came, if any did since it was last looked."""
+        count = self._turn.lease.signals
+        if count == self._heard:
+            return
+        self._heard = count
         for row in await self._turn.kit.store.get_run_signals(self._turn.session_id, after=self._signals):
             self._signals = row.position
             self._journal.signal(signal_of(row))
@@ -527,7 +538,9 @@ class Engine:
         # The charges go with the end of the send.
         write = replace(self._taken_write(), charges=())
         end = RunEnd(status.value, ending, is_final, finish.output, error, message)
-        await turn.commit(
+        # News may change whether there is something to wait for; that it has ended, they do not.
+        commit = turn.commit if is_final else turn.commit_unless_signalled
+        await commit(
             lambda lease: turn.kit.store.advance_run(
                 lease, write, at_seq=turn.window.next_seq, send_index=turn.send_index, end=end
             )
