@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.backends import bench_backends, bench_leases, bench_long_history
 from benchmarks.context import bench_growth, bench_long_send, bench_long_session, bench_prefixes
 from benchmarks.crowd import bench_crowd
+from benchmarks.fleet import bench_fleet
 from benchmarks.report import Result, machine, show, write
 from benchmarks.setting import ROOT, Setting
 from benchmarks.starts import bench_first_reply, bench_handle, bench_import
@@ -36,6 +37,7 @@ CASES: dict[str, Callable[[Setting], Awaitable[Result]]] = {
     "leases": bench_leases,
     "timers": bench_timers,
     "workflows": bench_workflows,
+    "fleet": bench_fleet,
     "growth": bench_growth,
     "prefixes": bench_prefixes,
     "rounds": bench_long_send,

@@ -34,6 +34,7 @@ PROMISES: dict[str, str] = {
     "timer-hook": "A hook may veto, postpone and rewrite what a timer brings, and no timer is lost by one that fails.",
     "recover": "What a dead process left is found and driven by another one; no session stays stuck.",
     "fleet": "Inputs that were left are driven by as many workers as one likes: each once, in order, none stuck.",
+    "dask": "A leaf on a cluster comes to one outcome, in the store of its run, whatever of the cluster dies.",
     "one-writer": "A process that lost a session's lease writes nothing to it.",
     # tools
     "tool-from-hints": "@tool derives a JSON Schema from type hints and docstring, and handlers get the hinted types.",

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from power_loop.contracts.errors import InvalidArchiveError as InvalidArchiveError
     from power_loop.contracts.errors import InvalidDsnError as InvalidDsnError
     from power_loop.contracts.errors import InvalidTablePrefixError as InvalidTablePrefixError
+    from power_loop.contracts.errors import LeafLostError as LeafLostError
+    from power_loop.contracts.errors import LeafRefusedError as LeafRefusedError
     from power_loop.contracts.errors import LeaseLostError as LeaseLostError
     from power_loop.contracts.errors import LLMAuthError as LLMAuthError
     from power_loop.contracts.errors import LLMBillingError as LLMBillingError
@@ -440,6 +442,8 @@ _HOMES: dict[str, str] = {
     "LLMServerError": "power_loop.contracts.errors",
     "LLMTimeoutError": "power_loop.contracts.errors",
     "LLMTooLargeError": "power_loop.contracts.errors",
+    "LeafLostError": "power_loop.contracts.errors",
+    "LeafRefusedError": "power_loop.contracts.errors",
     "LeaseLostError": "power_loop.contracts.errors",
     "LoopClosedError": "power_loop.contracts.errors",
     "MissingExtraError": "power_loop.contracts.errors",

@@ -584,6 +584,26 @@ class StatefulAgentLoop:
         with self._at_work():
             return await join(self._run_spec(spec, parts, parent_session_id, request_id, scope), scope)
 
+    async def run_leaf(
+        self,
+        spec: AgentSpec,
+        input: UserInput,
+        *,
+        run_id: str,
+        request_id: str,
+        cancellation: Cancellation | None = None,
+    ) -> StatefulResult:
+        """Give `input` to an agent below a workflow's run that another process drives, which waits for it and pays for
+        it. Where another process drives that agent already, its end is waited for.
+
+        Otherwise it is what `run_agent_spec` is, and its session stays open for the run to close.
+        """
+        parts = content_of(input)
+        check_files(parts, self._llm.info)
+        scope = scope_of(cancellation)
+        with self._at_work():
+            return await join(self._run_spec(spec, parts, run_id, request_id, scope, is_leaf=True), scope)
+
     async def get_pending(self, session_id: str) -> tuple[PendingCall, ...]:
         """Return the open calls of a session: those that wait for an answer, and those that a dead process left."""
         store = await self._ready_store()
@@ -874,6 +894,8 @@ class StatefulAgentLoop:
                     seat = await self._turn_seat(session_id, self.tools, scope)
                     return await go(replace(seat, on_waiting=on_more))
 
+                if go is begin.recover and await self._is_run(session_id):
+                    return await self._go_on_with_run(session_id, scope)
                 return await join(run(), scope)
 
             return drive
@@ -1108,6 +1130,8 @@ class StatefulAgentLoop:
         parent_id: str | None,
         request_id: str | None,
         scope: TurnScope,
+        *,
+        is_leaf: bool = False,
     ) -> StatefulResult:
         store = self._store or await self.get_store()
         key = request_id or self._now.new_id("req")
@@ -1128,6 +1152,8 @@ class StatefulAgentLoop:
         new = new_session(agent, agent_id, spec, **place)
         await store.create_child(new)
         seat = await self._turn_seat(agent_id, self.tools, scope)
+        if is_leaf and parent is not None:
+            seat = replace(seat, on_busy=OnBusy.WAIT, awaited_by=(parent.id, parent.send_count))
         payer = None
         if parent is not None:
             # While a send of the parent runs, that is what this work is for.
@@ -1138,7 +1164,11 @@ class StatefulAgentLoop:
         if agent.lifecycle is AgentLifecycle.DETACHED:
             return await begin.queue(seat, parts, options=options, request_id=key)
         result = await begin.send(seat, parts, options=options, request_id=key, heals=False)
-        if agent.lifecycle is AgentLifecycle.EPHEMERAL and result.status is not SendStatus.WAITING_FOR_INPUT:
+        if (
+            agent.lifecycle is AgentLifecycle.EPHEMERAL
+            and not is_leaf
+            and result.status is not SendStatus.WAITING_FOR_INPUT
+        ):
             await store.close_session(agent_id)
         return result
 
@@ -1165,14 +1195,21 @@ class StatefulAgentLoop:
         return await self._in_background(session_id, begin.next_turn)
 
     async def _recover_turn(self, session_id: str) -> StatefulResult | None:
+        if await self._is_run(session_id):
+            with self._work.turn():
+                return await self._go_on_with_run(session_id, TurnScope(is_background=True))
+        return await self._in_background(session_id, begin.recover)
+
+    async def _is_run(self, session_id: str) -> bool:
+        if not is_run_id(session_id):
+            return False
         store = self._store or await self.get_store()
-        if not is_run_id(session_id) or (await store.get_session(session_id)).agent is None:
-            return await self._in_background(session_id, begin.recover)
+        return (await store.get_session(session_id)).agent is not None
+
+    async def _go_on_with_run(self, run_id: str, scope: TurnScope) -> StatefulResult | None:
         if self._run_driver is None:
-            raise not_driven(session_id)
-        scope = TurnScope(is_background=True)
-        with self._work.turn():
-            return await join(self._run_driver.go_on(session_id, scope), scope)
+            raise not_driven(run_id)
+        return await join(self._run_driver.go_on(run_id, scope), scope)
 
     async def _in_background(self, session_id: str, go: DriveTurn) -> StatefulResult | None:
         """Run a turn that nobody waits for: at the end of its event loop it is left, to be recovered."""

@@ -685,6 +685,18 @@ class WorkflowError(PowerLoopError):
     """Is the root of what goes wrong with a workflow."""
 
 
+class LeafLostError(WorkflowError):
+    """Says that a workflow's leaf which ran elsewhere was lost: its workers ended, or their cluster did."""
+
+    code = "workflow.leaf_lost"
+
+
+class LeafRefusedError(WorkflowError):
+    """Says that whoever was to run a workflow's leaf did not begin it, and why."""
+
+    code = "workflow.leaf_refused"
+
+
 class WorkflowSpecError(WorkflowError):
     """Says that a workflow's spec cannot be used; `problems` are all that is wrong with it, each with its place."""
 

@@ -1,6 +1,7 @@
 """Floor 6, many agents in plain code: workflows that are written as data, run step by step and survive."""
 
 from power_loop.workflow.actions import RunStatus as RunStatus
+from power_loop.workflow.dask_executor import DaskExecutor as DaskExecutor
 from power_loop.workflow.executors import InProcessExecutor as InProcessExecutor
 from power_loop.workflow.executors import LeafError as LeafError
 from power_loop.workflow.executors import LeafExecutor as LeafExecutor

@@ -161,6 +161,16 @@ class LeafHost(Protocol):
         """Run the leaf as a session below the run's, in its store."""
         ...
 
+    async def recorded(self, task: LeafTask) -> LeafOutcome | None:
+        """Return what the store has of a leaf that another process runs as a session below the run's, and count what
+        it took; None as long as it has not come to rest."""
+        ...
+
+    async def give_up(self, task: LeafTask, reason: str) -> bool:
+        """Ask another process to stop such a leaf, unless somebody else drives the run by now; False if no process
+        drives it."""
+        ...
+
 
 class LeafExecutor(Protocol):
     """Runs leaves somewhere. One executor may run many at a time, of many runs."""

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from power_loop.agent.subagents import Agents
+from power_loop.agent.subagents import Agents, agent_id_of
 from power_loop.contracts.agent_spec import AgentSpec
 from power_loop.contracts.cancellation import CancellationToken
-from power_loop.contracts.errors import AgentGrantError, LLMError, OutputError, PowerLoopError
+from power_loop.contracts.errors import AgentGrantError, LLMError, OutputError, PowerLoopError, SessionNotFoundError
 from power_loop.contracts.events import EventPayload
 from power_loop.contracts.hooks import HookPoint, LLMAfterContext, LLMBeforeContext, Rewrite, Skip, Veto
 from power_loop.contracts.llm import Emit, LLMRequest, LLMResponse, LLMService, ModelInfo, Usage
@@ -17,6 +17,7 @@ from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.results import StatefulResult
 from power_loop.contracts.states import CallState, Effect, SendStatus
 from power_loop.core.turn.lent_model import LentModel, Meter
+from power_loop.core.turn.outcome import recorded_result
 from power_loop.core.turn.turn import OpenCall, Turn
 from power_loop.workflow.executors import LeafError, LeafOutcome, LeafTask
 
@@ -98,6 +99,30 @@ class RunHost:
         )
         result = await self._agents.run_leaf(self._turn, call, task.spec, task.input, stopped=self._stop)
         return outcome_of(result)
+
+    async def recorded(self, task: LeafTask) -> LeafOutcome | None:
+        """Return what the store has of a leaf that another process runs; None as long as it has not come to rest."""
+        turn, store = self._turn, self.store
+        leaf_id = agent_id_of(turn.session_id, task.key)
+        sent = await store.get_send(leaf_id, request_id=task.key)
+        if sent is None or sent.status is SendStatus.RUNNING:
+            return None
+        for one in await store.get_children_spending(turn.session_id, turn.send_index):
+            if one.session_id == leaf_id:
+                turn.children[leaf_id, one.send_index] = one
+        return outcome_of(await recorded_result(store, sent))
+
+    async def give_up(self, task: LeafTask, reason: str) -> bool:
+        """Ask another process to stop a leaf, unless somebody else drives the run by now; False if none drives it."""
+        turn = self._turn
+        head = await self.store.get_session(turn.session_id)
+        if (head.owner, head.epoch) != (turn.lease.owner, turn.lease.epoch):
+            return False
+        try:
+            leaf = await self.store.ask_to_cancel(agent_id_of(turn.session_id, task.key), reason=reason)
+        except SessionNotFoundError:
+            return False
+        return leaf.owner is not None
 
 
 class _HookedModel:

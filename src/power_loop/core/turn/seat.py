@@ -51,7 +51,8 @@ class TurnSeat:
     `on_busy` is what becomes of it while somebody else's turn runs. `on_waiting` is told where inputs wait in the inbox
     of a session whose turn came to rest: it sees to it that the next turn begins. `drive_inbox` makes turns of what
     waits there, and returns when there is nothing more, or what ended it before. `agents` runs sub-agents. In the
-    session of a sub-agent, `agent` is what it may do and `payer` the turn that waits for it.
+    session of a sub-agent, `agent` is what it may do and `payer` the turn that waits for it; where that turn runs in
+    another process, `awaited_by` are its session and its send.
     """
 
     kit: TurnKit
@@ -66,6 +67,7 @@ class TurnSeat:
     agents: AgentRunner | None = None
     agent: Agent | None = None
     payer: Turn | None = None
+    awaited_by: tuple[str, int] | None = None
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -75,7 +77,7 @@ class TurnSeat:
     @property
     def paid_by(self) -> tuple[str, int] | None:
         """The session and the send that wait for it."""
-        return None if self.payer is None else (self.payer.session_id, self.payer.send_index)
+        return self.awaited_by if self.payer is None else (self.payer.session_id, self.payer.send_index)
 
 
 class Rests(Exception):  # noqa: N818  (a signal of this room to itself, not an error)
