@@ -21,8 +21,8 @@ async def bench_fleet(setting: Setting) -> Result:
     result = Result(
         "A fleet",
         f"{SESSIONS} sessions in each of which {INPUTS} inputs were left with `enqueue()`, driven by worker processes"
-        f" on this machine, {CONCURRENCY} sessions at a time each, from the word go to the end of the last one. The model"
-        " stands in the worker; the database, the workers and the measurement share the machine's cores.",
+        f" on this machine, {CONCURRENCY} sessions at a time each, from the word go to the end of the last one. The"
+        " model stands in the worker; the database, the workers and the measurement share the machine's cores.",
         ["backend", "model answers", *[f"{count} worker{'s' * (count > 1)}" for count in WORKERS], "4 to 1"],
     )
     async with backends(setting) as found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from concurrent.futures import CancelledError
 from typing import Any
 
 from power_loop.contracts.errors import ConfigError, LeafLostError, LeafRefusedError, MissingExtraError, StoreError
@@ -137,8 +138,8 @@ class DaskExecutor:
         return LeafOutcome.failed(refusal["code"], refusal["message"], is_transient=refusal["code"] in TRANSIENT)
 
     def _is_away(self, failure: BaseException) -> bool:
-        # Whose connection is closed says so with an OSError.
-        return isinstance(failure, (asyncio.CancelledError, OSError, TimeoutError, asyncio.TimeoutError))
+        # A connection that closes says so with an OSError; futures of a scheduler that is lost are cancelled.
+        return isinstance(failure, (CancelledError, asyncio.CancelledError, OSError, asyncio.TimeoutError))
 
     async def _connected(self) -> Any:
         """Return the client. Raises `_AwayError`."""
