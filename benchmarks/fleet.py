@@ -11,7 +11,7 @@ from benchmarks.measure import Spread, number
 from benchmarks.report import Bars, Result
 from benchmarks.setting import Setting, program
 
-SESSIONS, INPUTS, CONCURRENCY = 40, 10, 8
+SESSIONS, INPUTS, CONCURRENCY = 40, 5, 8
 WORKERS = (1, 2, 4)
 MODELS = {"at once": 0.0, "after 200 ms": 0.2}
 
@@ -41,7 +41,7 @@ async def bench_fleet(setting: Setting) -> Result:
 async def _rate(setting: Setting, backend: Backend, seconds: float, workers: int) -> Spread:
     """Inputs a second, in a few runs."""
     rates = []
-    for _ in range(setting.samples(5)):
+    for _ in range(setting.samples(5, quick=1)):
         await _leave(backend)
         rates.append(SESSIONS * INPUTS / await _drive(backend, seconds, workers))
     return Spread.of(rates)

@@ -69,6 +69,8 @@ PowerLoopError
 │   ├── PathRefusedError        path.refused
 │   └── ToolDefinitionError     tool.invalid_definition
 ├── WorkflowError
+│   ├── LeafLostError           workflow.leaf_lost
+│   ├── LeafRefusedError        workflow.leaf_refused
 │   └── WorkflowSpecError       workflow.invalid_spec
 └── OutputError                 output.invalid
 """
