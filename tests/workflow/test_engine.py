@@ -278,3 +278,22 @@ async def test_a_run_below_a_session_has_no_more_than_that(make_loop: MakeLoop) 
     assert (await loop.list_sessions()).items == ()
     assert result.steps[0].child_session_id is not None
     assert SendStatus.COMPLETED.value == "completed"
+
+
+async def test_what_is_said_while_a_run_comes_to_rest_is_heard(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers())
+    store: Any = await loop.get_store()
+    wait = {"type": "wait", "id": "ok", "signal": "go"}
+    workflow = create_workflow(flow([wait, agent("one")]), parent_loop=loop)
+    told: list[Any] = []
+    original = store.advance_run
+
+    async def advance(lease: Any, write: Any, *, end: Any = None, **place: Any) -> None:
+        if end is not None and not told:
+            # Somebody speaks between the decision to rest and the move that does.
+            told.append(await store.signal_run(workflow.run_id, "go", "now"))
+        await original(lease, write, end=end, **place)
+
+    store.advance_run = advance
+    result = await within_limit(workflow.run())
+    assert (result.status, result.outputs["ok"]) == (RunStatus.COMPLETED, "now")
