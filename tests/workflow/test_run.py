@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from power_loop import SendStatus, SessionState
+from power_loop import RunNotFoundError, SendStatus, SessionState
 from power_loop.workflow import RunStatus, create_workflow, get_run, list_runs, resume_run
 from tests.agent.conftest import MakeLoop
 
@@ -48,3 +48,16 @@ async def test_a_run_is_a_session_with_its_leaves_below_it(make_loop: MakeLoop) 
     assert said == ["the Japanese tea ceremony", "All about tea."]
     assert [one async for one in store.diagnose()] == []
     assert [one.session_id for one in await list_runs(loop, status="completed")] == [result.run_id]
+
+
+async def test_a_run_that_has_ended_is_pruned_with_its_leaves(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=researcher())
+    result = await create_workflow(RESEARCH, parent_loop=loop).run()
+    store: Any = await loop.get_store()
+    leaf = await store.get_session(result.steps[0].child_session_id or "")
+    assert leaf.parent_id == result.run_id
+    await store.prune_sessions(older_than_s=0)
+    with pytest.raises(RunNotFoundError):
+        await get_run(loop, result.run_id)
+    assert (await loop.list_sessions()).items == ()
+    assert [one async for one in store.diagnose()] == []

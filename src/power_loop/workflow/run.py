@@ -259,6 +259,7 @@ async def resume_run(
 async def get_run(loop: StatefulAgentLoop, run_id: str) -> WorkflowResult:
     """Return how a run stands, from whatever process. Raises `workflow.not_found`."""
     store = await loop.get_store()
+    await store.get_run(run_id)
     sent = await store.get_send(run_id)
     settled = None if sent is None else await recorded_result(store, sent)
     return await _result(store, run_id, settled)
