@@ -1,7 +1,7 @@
-"""Prints the parts of the docs that come from the code: the floor plan, the API's names, its errors, events and hooks.
+"""Prints what of the docs comes from the code: the floor plan, the API's names, errors, events, hooks, workflows.
 
 A printed part stands between `<!-- printed: NAME -->` and `<!-- end: NAME -->`. With `--check` nothing is written and
-the exit code tells whether every part is what the code says.
+the exit code tells whether every part is what the code says. Whole files come from the code as well.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import json
 import re
 import sys
 import types
@@ -149,6 +150,31 @@ def hook_points() -> str:
     return _table(("Point", "Context", "May decide", "When"), rows)
 
 
+def workflow_nodes() -> str:
+    """Return a table for each kind of node of a workflow, and one for what all of them may have."""
+    grammar = importlib.import_module("power_loop.workflow.grammar")
+    blocks = [_keys_of("Any node", "What every node may have.", grammar.COMMON)]
+    for kind, record in grammar.NODES.items():
+        own = [key for key in record.keys if key not in grammar.COMMON and key.name != "type"]
+        blocks.append(_keys_of(f"`{kind}`", record.doc, own))
+    return "\n\n".join(blocks)
+
+
+def _keys_of(title: str, doc: str, keys: Sequence[Any]) -> str:
+    rows = []
+    for key in keys:
+        default = f" Default `{json.dumps(key.default)}`." if key.default is not None else ""
+        needed = " Needed." if key.is_required else ""
+        rows.append((f"`{key.name}`", key.kind.expected, f"{key.doc}{needed}{default}"))
+    return f"### {title}\n\n{doc}\n\n{_table(('Key', 'Takes', 'Is'), rows)}"
+
+
+def workflow_schema() -> str:
+    """Return the JSON Schema of workflows, as a file."""
+    schema = importlib.import_module("power_loop.workflow.schema").WORKFLOW_SCHEMA
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
 def _classes(module: ModuleType, root: type) -> list[Any]:
     """Return the classes of `module` below and with `root`, in the order of the file."""
     return [
@@ -171,7 +197,11 @@ PARTS: dict[str, Callable[[], str]] = {
     "error-codes": error_codes,
     "event-types": event_types,
     "hook-points": hook_points,
+    "workflow-nodes": workflow_nodes,
 }
+
+#: Whole files that come from the code.
+FILES: dict[str, Callable[[], str]] = {"en/workflow.schema.json": workflow_schema}
 
 
 def printed(text: str) -> str:
@@ -197,11 +227,17 @@ def main() -> int:
             stale.append(page.relative_to(ROOT))
             if not check:
                 page.write_text(after, "utf-8")
+    for name, content in FILES.items():
+        file = DOCS / name
+        if not file.is_file() or file.read_text("utf-8") != content():
+            stale.append(file.relative_to(ROOT))
+            if not check:
+                file.write_text(content(), "utf-8")
     names = ", ".join(map(str, stale))
     if check and stale:
         print(f"not what the code says: {names}: run `make docs-print`")
         return 1
-    print(f"printed: {names}" if stale else f"{len(pages)} pages say what the code says")
+    print(f"printed: {names}" if stale else f"{len(pages) + len(FILES)} pages say what the code says")
     return 0
 
 

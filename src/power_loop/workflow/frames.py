@@ -97,6 +97,7 @@ class Frame:
         "deadline_ms",
         "ended_ms",
         "instead",
+        "is_expired",
         "failure",
         "halted",
         "is_open",
@@ -135,6 +136,7 @@ class Frame:
         self.halted = False
         self.is_stopped = False
         self.is_trying = False
+        self.is_expired = False
         self.is_undoing = False
         self.instead: Frame | None = None
         self.was_skipped = False
@@ -230,13 +232,20 @@ class Frame:
             self.retry_at_ms = None
             self.next_attempt()
         elif self.deadline_ms is not None and now_ms >= self.deadline_ms and self.is_trying:
+            self.is_expired = True
             self.halt_parts(stop=True)
+
+    def waits_for(self, at_ms: int) -> bool:
+        """Tell whether it has something to do at a moment that it asked for once."""
+        if self.outcome is not None:
+            return False
+        return at_ms == self.retry_at_ms or (self.is_trying and at_ms == self.deadline_ms)
 
     # --- how an attempt ends ---
 
     def done(self, output: Any) -> None:
         """End an attempt well, unless it took too long."""
-        if self.deadline_ms is not None and self.ended_ms > self.deadline_ms:
+        if self.deadline_ms is not None and self.ended_ms > self.deadline_ms and not isinstance(self, Leaf):
             self.failed(self.too_late())
             return
         self.output = output
@@ -244,12 +253,24 @@ class Frame:
 
     def stopped(self) -> None:
         """End an attempt of which a part was halted."""
-        if self.deadline_ms is not None and not self.halted:
+        if self.is_late():
             self.failed(self.too_late())
         elif self.around is None and self.run.spec.undo_on_cancel:
             self.undo()
         else:
             self.settle(Outcome.HALTED)
+
+    def is_late(self) -> bool:
+        """Tell whether its parts were stopped because of its own time limit, and not of one around it."""
+        deadline_ms = self.deadline_ms
+        if deadline_ms is None or not (self.is_expired or self.ended_ms >= deadline_ms):
+            return False
+        around = self.around
+        while around is not None:
+            if around.deadline_ms is not None and around.deadline_ms <= deadline_ms:
+                return False
+            around = around.around
+        return True
 
     def too_late(self) -> Failure:
         """Return what a time limit that was passed means."""
@@ -259,7 +280,7 @@ class Frame:
     def failed(self, failure: Failure) -> None:
         """End an attempt badly: undo what it did if the failure goes no further, then do what the node says."""
         self.failure = failure
-        self.is_trying = False
+        self.is_trying = self.is_expired = False
         self.deadline_ms = None
         if self.tries_again() or self.node.on_error is not OnError.HALT or self.around is None:
             self.undo()
@@ -429,6 +450,12 @@ class Leaf(Frame):
         """Its record, if there is one."""
         return self.run.journal.records.get(self.path)
 
+    def waits_for(self, at_ms: int) -> bool:
+        """Tell whether it has something to do at a moment that it asked for once."""
+        record = self.record
+        is_due = self.is_waiting and record is not None and record.due_at_ms == at_ms
+        return super().waits_for(at_ms) or (is_due and self.outcome is None)
+
     def halt_parts(self, *, stop: bool) -> None:
         """Settle if it was never begun; what runs is stopped by the decision, if it is."""
         record = self.record
@@ -452,6 +479,7 @@ class Leaf(Frame):
         """Ask to be started once more."""
         self.attempt += 1
         self.failure = None
+        self.is_trying = True
         self.is_reported = False
         self.run.wants(self)
 
@@ -834,7 +862,7 @@ class Run:
 
     def next_alarm(self) -> int | None:
         """Return when a frame has something to do, if one has."""
-        while self._alarms and self._alarms[0][3].outcome is not None:
+        while self._alarms and not self._alarms[0][3].waits_for(self._alarms[0][0]):
             heapq.heappop(self._alarms)
         return self._alarms[0][0] if self._alarms else None
 

@@ -159,7 +159,7 @@ _ON_ERROR = TextOr(
     Choice(("halt", "continue"), {"fail": "halt", "stop": "halt", "raise": "halt", "ignore": "continue"}),
     Record("on_error", (Key("fallback", NODE, "Runs instead, and gives the node's output.", is_required=True),)),
 )
-_COMMON = (
+COMMON = (
     Key("id", _NAME, "The name by which its output is referred to; no other node may have it."),
     Key("description", _DESCRIPTION, "What it is for; nobody acts on it."),
     Key("when", CONDITION, "The node is skipped, and its output is null, unless this holds."),
@@ -178,7 +178,7 @@ _COMMON = (
 def _node(kind: str, doc: str, *keys: Key, one_of: tuple[tuple[str, ...], ...] = ()) -> Record:
     key = Key("type", Choice((kind,)), "What kind of node it is.", is_required=True)
     article = "an" if kind[0] in "aeiou" else "a"
-    return Record(f"{article} {kind} node", (key, *_COMMON, *keys), one_of=one_of, doc=doc)
+    return Record(f"{article} {kind} node", (key, *COMMON, *keys), one_of=one_of, doc=doc)
 
 
 # --- the nodes ------------------------------------------------------------------------------------------------------
@@ -374,6 +374,6 @@ WORKFLOW = Record(
 
 def _guess(value: dict[str, Any]) -> str:
     """Return the type of which a node without a type has most keys, if there is one."""
-    own = {kind: sum(key.name in value for key in record.keys[1 + len(_COMMON) :]) for kind, record in NODES.items()}
+    own = {kind: sum(key.name in value for key in record.keys[1 + len(COMMON) :]) for kind, record in NODES.items()}
     best = max(own, key=lambda kind: own[kind])
     return best if own[best] else ""
