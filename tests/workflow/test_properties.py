@@ -19,7 +19,7 @@ CANCELS = st.none() | st.integers(1_000, 30_000)
 LIMITS = st.sampled_from([None, 1, 2, 4])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(GOOD_WORKFLOWS, SEEDS, LIMITS, st.sets(st.integers(1, 60)), CANCELS)
 def test_a_run_whose_engine_dies_at_any_moment_comes_to_the_same_as_one_that_was_left_alone(
     spec: Any, seed: int, limit: int | None, restarts: set[int], cancel_at_ms: int | None
@@ -33,7 +33,7 @@ def test_a_run_whose_engine_dies_at_any_moment_comes_to_the_same_as_one_that_was
     assert limit is None or killed.busiest <= limit
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(GOOD_WORKFLOWS, SEEDS, LIMITS, CANCELS)
 def test_a_journal_that_is_kept_up_to_date_decides_as_one_that_was_read_anew(
     spec: Any, seed: int, limit: int | None, cancel_at_ms: int | None
@@ -51,7 +51,7 @@ def test_a_journal_that_is_kept_up_to_date_decides_as_one_that_was_read_anew(
     World(parsed, by_seed(seed), max_concurrency=limit, cancel_at_ms=cancel_at_ms, check=check).run()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.builds(good_workflow, SEEDS, waits=st.just(False)), SEEDS)
 def test_a_run_without_waits_ends_and_no_step_is_left_open(spec: Any, seed: int) -> None:
     world = World(parse_workflow(spec), by_seed(seed))

@@ -42,7 +42,7 @@ def test_the_research_workflow_fits_it() -> None:
     assert list(THEIRS.iter_errors(RESEARCH)) == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(GOOD_WORKFLOWS)
 def test_what_can_be_run_fits_the_schema(spec: Any) -> None:
     assert validate_workflow(spec) == ()
@@ -50,7 +50,7 @@ def test_what_can_be_run_fits_the_schema(spec: Any) -> None:
     assert THEIRS.is_valid(spec)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(GOOD_WORKFLOWS, st.lists(st.tuples(st.integers(0, 10_000), CHANGES), min_size=1, max_size=2))
 def test_the_tables_and_the_schema_refuse_the_same(spec: Any, changes: Any) -> None:
     for where, change in changes:

@@ -49,8 +49,8 @@ class StepRecord:
     `path` names the instance in its run (`research[3]/r`), `node_id` the node of the spec. `attempt` counts from 1.
     `input` is what it was started with (an action's `record_input`), `output` what it gave (JSON). `started_at_ms` is
     when its first attempt began, and stays what it is in further ones: the time limits of what it belongs to count from
-    there. `due_at_ms` is when a wait is over, or when a waiting one has waited too long. `more` holds what only the engine and its store know:
-    `child_session_id`, usage, cost.
+    there. `due_at_ms` is when a wait is over, or when a waiting one has waited too long. `more` holds what only the
+    engine and its store know: `child_session_id`, usage, cost.
     """
 
     path: str

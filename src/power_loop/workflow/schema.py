@@ -17,10 +17,24 @@ def workflow_schema() -> dict[str, Any]:
         **WORKFLOW.schema(),
         "title": "A workflow of power-loop",
         "$defs": {
-            "node": {"anyOf": [{"$ref": f"#/$defs/{kind}"} for kind in NODES]},
+            "node": _node(),
             **{kind: record.schema() for kind, record in NODES.items()},
             "condition": {"anyOf": [record.schema() for record in conditions]},
         },
+    }
+
+
+def _node() -> dict[str, Any]:
+    """Return the schema of a node: its type decides, so that a validator looks at what stands below it once only."""
+    decisions = [
+        {"if": {"properties": {"type": {"const": kind}}, "required": ["type"]}, "then": {"$ref": f"#/$defs/{kind}"}}
+        for kind in NODES
+    ]
+    return {
+        "type": "object",
+        "properties": {"type": {"enum": list(NODES)}},
+        "required": ["type"],
+        "allOf": decisions,
     }
 
 
