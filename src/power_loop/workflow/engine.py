@@ -217,7 +217,7 @@ class Engine:
                     self._note_start(action, now_ms)
                     starts.append(action)
                 elif isinstance(action, StartWait):
-                    self._put(_waiting(action, now_ms))
+                    self._put(_waiting(action, self._journal.records.get(action.path), now_ms))
                     has_settled = True
                 elif isinstance(action, Settle):
                     await self._settle(action, now_ms)
@@ -245,7 +245,7 @@ class Engine:
                     StepState.STARTED,
                     action.attempt,
                     action.record_input,
-                    started_at_ms=now_ms,
+                    started_at_ms=now_ms if known is None else known.started_at_ms,
                 )
             )
         self._journal.drive(action.path)
@@ -585,7 +585,7 @@ class Engine:
         turn.announce(SendFailed(code, str(error)))
 
 
-def _waiting(action: StartWait, now_ms: int) -> StepRecord:
+def _waiting(action: StartWait, known: StepRecord | None, now_ms: int) -> StepRecord:
     return StepRecord(
         action.path,
         action.node_id,
@@ -594,7 +594,7 @@ def _waiting(action: StartWait, now_ms: int) -> StepRecord:
         action.attempt,
         action.record_input,
         due_at_ms=action.due_at_ms,
-        started_at_ms=now_ms,
+        started_at_ms=now_ms if known is None else known.started_at_ms,
     )
 
 
