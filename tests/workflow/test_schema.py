@@ -50,7 +50,7 @@ def test_what_can_be_run_fits_the_schema(spec: Any) -> None:
     assert THEIRS.is_valid(spec)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(GOOD_WORKFLOWS, st.lists(st.tuples(st.integers(0, 10_000), CHANGES), min_size=1, max_size=2))
 def test_the_tables_and_the_schema_refuse_the_same(spec: Any, changes: Any) -> None:
     for where, change in changes:
@@ -74,7 +74,8 @@ def test_every_key_says_what_it_is_for() -> None:
         if isinstance(one, dict):
             for name, schema in one.get("properties", {}).items():
                 assert schema.get("description", "").endswith("."), name
-            pending += one.values()
+            # What decides which table holds is no key of its own.
+            pending += [below for name, below in one.items() if name != "if"]
         elif isinstance(one, list):
             pending += one
 

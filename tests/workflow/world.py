@@ -96,6 +96,8 @@ class World:
         """Let time pass until something happens; False if nothing ever will."""
         moments = [at for at in (wait.until_ms, self._ends[0][0] if self._ends else None) if at is not None]
         moments += [at for at, _ in self._sent[:1]]
+        if moments and self.cancel_at_ms is not None and self.cancel_at_ms > self.now_ms:
+            moments.append(self.cancel_at_ms)
         if not moments:
             return False
         self.now_ms = max(self.now_ms, min(moments))

@@ -32,7 +32,7 @@ def _node() -> dict[str, Any]:
     ]
     return {
         "type": "object",
-        "properties": {"type": {"enum": list(NODES)}},
+        "properties": {"type": {"enum": list(NODES), "description": "What kind of node it is."}},
         "required": ["type"],
         "allOf": decisions,
     }
