@@ -223,7 +223,7 @@ _HOSTILE = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(_HOSTILE)
 def test_whatever_it_is_given_the_parser_says_what_is_wrong(value: Any) -> None:
     for spec in (value, {"name": "w", "root": value}):
@@ -239,7 +239,7 @@ def refused(spec: Any) -> bool:
     return False
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(GOOD_WORKFLOWS, st.lists(st.tuples(st.integers(0, 10_000), CHANGES), min_size=1, max_size=3))
 def test_a_good_spec_with_changes_is_read_or_refused(spec: Any, changes: Any) -> None:
     for where, change in changes:
