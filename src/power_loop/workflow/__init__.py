@@ -11,6 +11,9 @@ from power_loop.workflow.executors import LeafTask as LeafTask
 from power_loop.workflow.launcher import BubblewrapWorkerLauncher as BubblewrapWorkerLauncher
 from power_loop.workflow.launcher import WorkerLauncher as WorkerLauncher
 from power_loop.workflow.launcher import WorkerPlan as WorkerPlan
+from power_loop.workflow.migrate import Fate as Fate
+from power_loop.workflow.migrate import StepPlan as StepPlan
+from power_loop.workflow.migrate import plan_migration as plan_migration
 from power_loop.workflow.parse import validate_workflow as validate_workflow
 from power_loop.workflow.pool import PoolLimits as PoolLimits
 from power_loop.workflow.run import Workflow as Workflow
@@ -22,6 +25,7 @@ from power_loop.workflow.run import get_run as get_run
 from power_loop.workflow.run import list_runs as list_runs
 from power_loop.workflow.run import resume_run as resume_run
 from power_loop.workflow.run import signal_run as signal_run
+from power_loop.workflow.schema import WORKFLOW_SCHEMA as WORKFLOW_SCHEMA
 from power_loop.workflow.subprocess_executor import SubprocessExecutor as SubprocessExecutor
 from power_loop.workflow.tools import workflow_tools as workflow_tools
 from power_loop.workflow.worker_bootstrap import WorkerBootstrap as WorkerBootstrap

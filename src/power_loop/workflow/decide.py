@@ -23,8 +23,9 @@ from power_loop.workflow.actions import (
     WaitFor,
 )
 from power_loop.workflow.build import moment_ms
-from power_loop.workflow.frames import Leaf, Run
+from power_loop.workflow.frames import Run
 from power_loop.workflow.journal import Journal, StepError, StepState
+from power_loop.workflow.leaf_frame import Leaf
 from power_loop.workflow.refs import MAX_FILLED_CHARS, ReferenceFault, section
 from power_loop.workflow.spec import AgentNode, ToolNode, WaitNode, WorkflowSpec
 
