@@ -258,6 +258,26 @@ def test_what_is_no_json_of_a_schedule_is_refused(value: Any) -> None:
         schedule_from_json(value)
 
 
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=4), inner, max_size=2)),
+    max_leaves=3,
+)
+_MEMBERS = ("at_ms", "seconds", "start_ms", "expression", "zone", "jitter_s", "missed", "grace_s", "max_runs")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from(("at", "every", "cron")),
+    members=st.dictionaries(st.sampled_from((*_MEMBERS, "until_ms")), _JSON),
+    whole=st.sampled_from(({}, {"seconds": 60}, {"expression": "* * * * *", "zone": "UTC"})),
+)
+def test_any_json_is_a_schedule_or_is_refused(kind: str, members: dict[str, Any], whole: dict[str, Any]) -> None:
+    with contextlib.suppress(ScheduleError):
+        schedule = schedule_from_json({"kind": kind, **whole, **members})
+        assert schedule_from_json(schedule_to_json(schedule)) == schedule
+
+
 def test_a_year_of_schedules_is_planned_in_a_moment() -> None:
     from_ms = ms("2024-01-01T00:00") - 1
     yearly = {

@@ -111,7 +111,9 @@ class Cron:
     until: datetime | int | None = None
 
     def __post_init__(self) -> None:
-        _times_of(self.expression)
+        expression: Any = self.expression
+        # What is no text is refused there, and could not be remembered.
+        (_times_of if isinstance(expression, str) else read_cron)(expression)
         given: Any = self.zone
         if not isinstance(given, str) or not given:
             raise ScheduleError(f"zone is {given!r:.80}: give the name of a time zone, such as 'Europe/Berlin'")
