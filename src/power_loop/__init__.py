@@ -275,6 +275,8 @@ if TYPE_CHECKING:
     from power_loop.contracts.records import StalledSession as StalledSession
     from power_loop.contracts.records import TakenInput as TakenInput
     from power_loop.contracts.redaction import Redaction as Redaction
+    from power_loop.contracts.replays import ReplayDifference as ReplayDifference
+    from power_loop.contracts.replays import Replayed as Replayed
     from power_loop.contracts.results import FollowUp as FollowUp
     from power_loop.contracts.results import Found as Found
     from power_loop.contracts.results import PendingCall as PendingCall
@@ -340,6 +342,7 @@ if TYPE_CHECKING:
     from power_loop.core.context.fold_strategies import AgenticFold as AgenticFold
     from power_loop.core.context.fold_strategies import LLMSummaryFold as LLMSummaryFold
     from power_loop.core.context.prompt import SystemPrompt as SystemPrompt
+    from power_loop.core.context.request_diff import request_differences as request_differences
     from power_loop.core.context.settings import Compaction as Compaction
     from power_loop.core.context.settings import MemoryUse as MemoryUse
     from power_loop.core.context.settings import Projection as Projection
@@ -641,6 +644,9 @@ _HOMES: dict[str, str] = {
     "ChildSpending": "power_loop.contracts.records",
     "NewChild": "power_loop.contracts.records",
     "Redaction": "power_loop.contracts.redaction",
+    "Replayed": "power_loop.contracts.replays",
+    "ReplayDifference": "power_loop.contracts.replays",
+    "request_differences": "power_loop.core.context.request_diff",
     "FollowUp": "power_loop.contracts.results",
     "Found": "power_loop.contracts.results",
     "PendingCall": "power_loop.contracts.results",

@@ -32,6 +32,7 @@ from power_loop.agent.in_flight import InFlight
 from power_loop.agent.inbox import InboxDriver
 from power_loop.agent.kit import make_kit
 from power_loop.agent.recovery import Recovery, check_pass, check_seconds
+from power_loop.agent.replay import ReplayedSend, replay
 from power_loop.agent.run_driver import RunDriver, no_conversation, not_driven
 from power_loop.agent.stream import TurnStream
 from power_loop.agent.subagents import (
@@ -63,9 +64,11 @@ from power_loop.contracts.explanation import CallExplanation
 from power_loop.contracts.hooks import HookPoint, SessionEndContext, SessionStartContext
 from power_loop.contracts.limits import SendLimits
 from power_loop.contracts.llm import LLMService, ModelInfo, OutputSchema
-from power_loop.contracts.messages import ContentPart, UserInput, content_of
+from power_loop.contracts.messages import ContentPart, Role, UserInput, content_of
+from power_loop.contracts.numbers import is_whole
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import FoldRecord, InboxRecord, MessageRecord, Page, SessionRecord, SessionStats
+from power_loop.contracts.replays import Replayed
 from power_loop.contracts.results import FollowUp, PendingCall, Recovered, StatefulResult
 from power_loop.contracts.schedules import Schedule
 from power_loop.contracts.session_ids import check_session_id
@@ -848,6 +851,80 @@ class StatefulAgentLoop:
         self._check_open()
         await self._inbox_driver.drive(session_id)
 
+    # ---- replay and time travel ----
+
+    async def replay(self, session: str | bytes, *, upto: int | None = None) -> Replayed:
+        """Drive a recorded session again with today's code, tools and configuration, and stop at the first model call
+        that is asked something else; the result says where and what.
+
+        `session` is an id, or an archive of `export_session`. `upto` ends it at the call whose reply has that seq. No
+        model is asked: each call gets its recorded answer. No tool runs: each call gives its recorded result. Hooks,
+        memory, live state, permissions and budgets play no part. It happens in a database of its own, and nothing of
+        the session changes. Raises `session.not_found`, `archive.invalid`, `input.invalid`.
+        """
+        self._check_open()
+        if upto is not None and not is_a(upto, int):
+            raise InputError(f"upto is {upto!r:.200}: give the seq of a reply, or nothing for the whole session")
+        archive = session
+        if not isinstance(archive, bytes):
+            store: Any = await self._ready_store()
+            archive = await store.export_session(session)
+        scratch = await open_store(":memory:")
+        try:
+            return await replay(
+                archive,
+                scratch,
+                info=self._llm.info,
+                tools=self.tools,
+                config=self.config,
+                upto=upto,
+                drive=lambda send: _drive_again(send, scratch),
+            )
+        finally:
+            await scratch.aclose()
+
+    async def what_if(
+        self,
+        session_id: str,
+        seq: int,
+        content: UserInput | None = None,
+        *,
+        system_prompt: str | SystemPrompt | None = None,
+        llm: LLMService | None = None,
+        tools: ToolsLike | Sequence[str] = None,
+        limits: SendLimits | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> StatefulResult:
+        """Go back to message `seq` and go on live from there in a fork, with something else: another input `content`
+        behind that message, another system prompt, model or tools. Without `content`, `seq` is that of an input, which
+        is given again.
+
+        The session stays as it is; the fork is the session of the result. Raises `session.not_found`, `input.invalid`
+        where no fork can leave there, and what `send` raises.
+        """
+        store: Any = await self._ready_store()
+        given, at = await _asked_again(store, session_id, seq, content)
+        if at:
+            fork_id = await store.fork_session(session_id, at=at)
+        else:
+            head = await store.get_session(session_id)
+            fork_id = await self.new_session(system_prompt=head.system_prompt, metadata=head.metadata)
+        if system_prompt is not None:
+            await self.update_session(fork_id, system_prompt=system_prompt)
+        if llm is None:
+            return await self.send(given, session_id=fork_id, tools=tools, limits=limits, cancellation=cancellation)
+        other = StatefulAgentLoop(
+            llm=llm,
+            store=store,
+            config=self.config,
+            tool_registry=self.tools,
+            hooks=self.hooks,
+            event_bus=self.event_bus,
+            clock=self._clock,
+        )
+        async with other:
+            return await other.send(given, session_id=fork_id, tools=tools, limits=limits, cancellation=cancellation)
+
     # ---- after a process died ----
 
     async def recover(
@@ -976,6 +1053,8 @@ class StatefulAgentLoop:
     explain_sync = twin(explain)
     list_sessions_sync = twin(list_sessions)
     close_session_sync = twin(close_session)
+    replay_sync = twin(replay)
+    what_if_sync = twin(what_if)
 
     def close_sync(self) -> None:
         """Do what `aclose` does, and end the thread of the sync methods."""
@@ -1247,6 +1326,44 @@ def _no_model_call(session_id: str, call: int | None, before: int | None) -> Mod
             " get_messages() tells"
         )
     return ModelCallNotFoundError(message, session_id=session_id, call=call)
+
+
+async def _drive_again(send: ReplayedSend, store: SessionStore) -> StatefulResult:
+    """Drive one send of a replay, without hooks and without anybody who listens."""
+    async with StatefulAgentLoop(llm=send.model, store=store, tool_registry=send.tools, config=send.config) as loop:
+        send.model.follow_up = loop.follow_up
+        options = send.options
+        return await loop.send(
+            send.content,
+            session_id=send.session_id,
+            system_prompt=options.system_prompt,
+            output_schema=options.output_schema,
+            limits=options.limits,
+            tool_choice=options.tool_choice,
+            max_output_tokens=options.max_output_tokens,
+            temperature=options.temperature,
+            reasoning_effort=options.reasoning_effort,
+        )
+
+
+async def _asked_again(
+    store: SessionStore, session_id: str, seq: Any, content: UserInput | None
+) -> tuple[UserInput, int]:
+    """Return the input that is given in a fork, and behind which message. Raises `input.invalid`."""
+    head = await store.get_session(session_id)
+    if not is_whole(seq, least=1, most=head.next_seq - 1):
+        raise InputError(f"seq is {seq!r:.80}: give the seq of a message of session {session_id!r}, as show tells them")
+    if content is not None:
+        return content, seq
+    found = await store.get_messages(session_id, after_seq=seq - 1, limit=1)
+    message = found[0].message if found and found[0].seq == seq else None
+    if message is None or message.role is not Role.USER:
+        raise InputError(
+            f"message {seq} of session {session_id!r} is no input that could be given again: give the seq of one, or"
+            " content, which comes behind the message"
+        )
+    parts: Any = message.parts
+    return parts, seq - 1
 
 
 def _closed() -> LoopClosedError:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from power_loop import PowerLoopError, __version__
 from power_loop.cli import (
     archive,
+    chat,
     completion,
     ddl,
     doctor,
@@ -22,6 +23,8 @@ from power_loop.cli import (
     migrate,
     prune,
     recover,
+    replay,
+    resume,
     sessions,
     show,
     timers,
@@ -33,8 +36,11 @@ from power_loop.cli.output import EXIT_FAILED, EXIT_OK, complain
 #: The subcommands, as `power-loop --help` lists them. Each has `add_parser(subparsers)`, which sets `run`: a function
 #: of the parsed arguments, async or not, that returns the exit status. Help and completion are made of this table.
 COMMANDS = (
+    chat,
     sessions,
     show,
+    resume,
+    replay,
     fork,
     archive,
     recover,

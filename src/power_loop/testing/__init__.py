@@ -6,6 +6,7 @@ from power_loop.testing.faults import Fault, FaultKind, FaultyLLM, random_faults
 from power_loop.testing.frozen_clock import FrozenClock
 from power_loop.testing.leaks import LeakError, leak_check
 from power_loop.testing.matrix import Cell, CrashReport, Row, Scenario, crash_matrix, crash_point, crash_problem
+from power_loop.testing.replay_fixture import check_replay_fixture, write_replay_fixture
 from power_loop.testing.scripted import ScriptedLLM, call, calls
 
 __all__ = [
@@ -28,9 +29,11 @@ __all__ = [
     "ScriptedLLM",
     "call",
     "calls",
+    "check_replay_fixture",
     "crash_matrix",
     "crash_point",
     "crash_problem",
     "leak_check",
     "random_faults",
+    "write_replay_fixture",
 ]

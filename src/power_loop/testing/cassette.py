@@ -22,10 +22,10 @@ from power_loop import (
     LLMService,
     ModelInfo,
     Redaction,
+    request_differences,
 )
 from power_loop.testing.cassette_file import Entry, read_cassette, write_cassette
 from power_loop.testing.normal_form import NormalForm, Scrub
-from power_loop.testing.request_diff import differences
 from power_loop.testing.traffic import (
     Value,
     canonical,
@@ -242,8 +242,8 @@ class Cassette:
         if self._match is MatchMode.ORDER:
             if self._asked > self._fresh:
                 return f": {self._name} has {self._fresh} calls, and one more is asked"
-            return _listed(differences(self._entries[self._asked - 1].request, asked))
-        compared = [(differences(entry.request, asked), at) for at, entry in enumerate(self._entries)]
+            return _listed(value_differences(self._entries[self._asked - 1].request, asked))
+        compared = [(value_differences(entry.request, asked), at) for at, entry in enumerate(self._entries)]
         if not compared:
             return f": {self._name} has no calls"
         lines, at = min(compared, key=lambda one: (len(one[0]), one[1]))
@@ -290,6 +290,11 @@ def normal_request(request: LLMRequest, form: NormalForm) -> Value:
     return normal
 
 
+def value_differences(recorded: Value, asked: Value) -> tuple[str, ...]:
+    """Return in words where a request differs from a recorded one, both as they are written down."""
+    return request_differences(request_of(copy.deepcopy(recorded)), request_of(copy.deepcopy(asked)))
+
+
 def content_of_request(request: LLMRequest) -> str:
     """Return text that is the same for requests that differ in ids only."""
     return _content(normal_request(request, NormalForm(redaction=Redaction(uses_environment=False))))
@@ -331,7 +336,7 @@ def _call_of(entry: Entry) -> RecordedCall:
     )
 
 
-def _listed(lines: list[str]) -> str:
+def _listed(lines: tuple[str, ...]) -> str:
     return ":" + "".join(f"\n- {line}" for line in lines)
 
 

@@ -84,8 +84,8 @@ def assemble(
     tail = _whole_tail(tail, output_schema, info)
     if output_schema is not None and not _is_native(output_schema, info):
         output_schema = None
-    fixed_segments = tuple(_fixed_segments(system, tools))
-    fixed = sum(segment.tokens for segment in fixed_segments)
+    before = tuple(fixed_segments(system, tools))
+    fixed = sum(segment.tokens for segment in before)
     cap = info.max_output_tokens if max_output_tokens is None else max_output_tokens
     room = int(prompt_room(window, info, cap, refused_tokens=refused_tokens) * budget_share) - fixed
     transcript = window.transcript
@@ -96,7 +96,7 @@ def assemble(
     left_out = len(transcript.view()) - len(messages)
     notice = _joined(texts.left_out(left_out) if left_out else None, tail)
     segments = [
-        *fixed_segments,
+        *before,
         *(_segments(window) if not left_out else _cut_segments(window, messages, message_tokens)),
         *_tail_segments(live, notice),
     ]
@@ -146,12 +146,13 @@ def _whole_tail(tail: str | None, output_schema: OutputSchema | None, info: Mode
 # ---- what it is made of ----
 
 
-def _fixed_segments(system: str | None, tools: tuple[ToolSpec, ...]) -> Iterator[Segment]:
+def fixed_segments(system: str | None, tools: tuple[ToolSpec, ...]) -> Iterator[Segment]:
+    """Give the segments of what stands before the messages."""
     if tools:
         digests = "|".join(map(_tool_digest, tools))
-        yield Segment(SegmentKind.TOOLS, sum(map(estimate_tool, tools)), digest=_digest(digests))
+        yield Segment(SegmentKind.TOOLS, sum(map(estimate_tool, tools)), digest=digest_of(digests))
     if system:
-        yield Segment(SegmentKind.SYSTEM, estimate_text(system), digest=_digest(system))
+        yield Segment(SegmentKind.SYSTEM, estimate_text(system), digest=digest_of(system))
 
 
 def _segments(window: Window) -> Iterator[Segment]:
@@ -190,20 +191,21 @@ def _kind_of(entry: Entry, shown: set[int]) -> SegmentKind:
 
 def _tail_segments(live: tuple[LiveText, ...], notice: str | None) -> Iterator[Segment]:
     for one in live:
-        yield Segment(one.kind, estimate_text(one.text), digest=_digest(one.text), name=one.name)
+        yield Segment(one.kind, estimate_text(one.text), digest=digest_of(one.text), name=one.name)
     if notice:
-        yield Segment(SegmentKind.NOTICE, estimate_text(notice), digest=_digest(notice))
+        yield Segment(SegmentKind.NOTICE, estimate_text(notice), digest=digest_of(notice))
 
 
 def _tool_digest(tool: ToolSpec) -> str:
     known = tool.memo.get(_DIGEST_MEMO)
     if known is None:
         schema = json.dumps(tool.input_schema, ensure_ascii=False, sort_keys=True, default=str)
-        known = tool.memo[_DIGEST_MEMO] = _digest(f"{tool.name}\n{tool.description}\n{schema}")
+        known = tool.memo[_DIGEST_MEMO] = digest_of(f"{tool.name}\n{tool.description}\n{schema}")
     return str(known)
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
+    """Return what is the same for the same text, and hardly for another one."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 

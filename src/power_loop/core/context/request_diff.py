@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import Any
 
-from power_loop.testing.traffic import Value
+from power_loop.contracts.llm import LLMRequest
 
 # So much of two values stands beside the place where they part.
 _BEFORE_CHARS, _BEHIND_CHARS = 20, 60
 _MAX_LINES = 8
+# Says for whom a request is, and not what is asked.
+_ASIDE = frozenset({"memo", "origin", "cache_key"})
+
+Value = dict[str, Any]
 
 
-def differences(recorded: Value, asked: Value) -> list[str]:
-    """Return a line for each difference, the first ones if there are many; messages count from 1."""
-    lines = list(_differences(recorded, asked))
+def request_differences(recorded: LLMRequest, asked: LLMRequest) -> tuple[str, ...]:
+    """Return a line for each difference of what the model sees, the first ones if there are many; messages count
+    from 1. Which model said a message does not count."""
+    lines = list(_differences(_request_value(recorded), _request_value(asked)))
     if len(lines) > _MAX_LINES:
         lines = [*lines[:_MAX_LINES], f"and {len(lines) - _MAX_LINES} more"]
-    return lines
+    return tuple(lines)
+
+
+def _request_value(request: LLMRequest) -> Value:
+    value: Value = {"messages": [], **_value(request)}
+    value["messages"] = [{"parts": [], **_value(one)} for one in request.messages]
+    value["tools"] = [_value(one) for one in request.tools]
+    return value
+
+
+def _value(value: Any) -> Any:
+    """Return a JSON value of what is set in a record; a part says of which kind it is."""
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        name = type(value).__name__
+        members: Value = {"type": name.removesuffix("Part").lower()} if name.endswith("Part") else {}
+        for field in dataclasses.fields(value):
+            member = getattr(value, field.name)
+            if field.name not in _ASIDE and member != field.default:
+                members[field.name] = _value(member)
+        return members
+    if isinstance(value, Mapping):
+        return {str(name): _value(one) for name, one in value.items()}
+    return [_value(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _differences(recorded: Value, asked: Value) -> Iterator[str]:
