@@ -185,6 +185,32 @@ def test_every_json_is_one_value_of_ascii_on_every_database(site: Site, tmp_path
         assert isinstance(json.loads(found.stdout), dict), command
 
 
+def today(dsn: str) -> StatefulAgentLoop:
+    return StatefulAgentLoop(llm=ScriptedLLM([]), dsn=dsn, tool_registry=[look, pay])
+
+
+def fewer_tools(dsn: str) -> StatefulAgentLoop:
+    return StatefulAgentLoop(llm=ScriptedLLM([]), dsn=dsn, tool_registry=[look])
+
+
+def test_a_session_is_replayed_with_today_s_code_on_every_database(site: Site, tmp_path: Path) -> None:
+    asyncio.run(make(site.dsn))
+    same, other = ("--loop", f"{__name__}:today"), ("--loop", f"{__name__}:fewer_tools")
+    found = run("replay", "s1", *same, "--dsn", site.dsn, folder=tmp_path)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "session 's1': 3 model calls asked the same\n", "")
+    found = run("replay", "s1", *other, "--json", "--dsn", site.dsn, folder=tmp_path)
+    value = json.loads(found.stdout)
+    assert (found.returncode, value["is_same"], value["calls"], value["difference"]["call"]) == (1, False, 0, 2)
+    assert run("export", "s1", "-o", "s1.jsonl", "--dsn", site.dsn, folder=tmp_path).returncode == 0
+    found = run("replay", "--archive", "s1.jsonl", "--upto", "4", *same, folder=tmp_path)
+    assert (found.returncode, found.stdout) == (0, "session 's1': 2 model calls asked the same\n")
+    found = run("replay", "--archive", "s1.jsonl", *other, folder=tmp_path)
+    assert (found.returncode, is_harmless(found.stdout)) == (1, True)
+    assert "the tools differ" in found.stdout
+    assert "give a SESSION" in run("replay", *same, "--dsn", site.dsn, folder=tmp_path).stderr
+    assert "[config.invalid]" in run("replay", "s1", *same, folder=tmp_path).stderr
+
+
 def test_a_database_without_tables_is_left_alone_unless_they_are_asked_for(tmp_path: Path) -> None:
     found = run("migrate", "--dsn", "typo.db", folder=tmp_path)
     assert (found.returncode, found.stdout, list(tmp_path.iterdir())) == (1, "", [])

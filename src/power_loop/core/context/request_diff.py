@@ -13,6 +13,8 @@ from power_loop.contracts.llm import LLMRequest
 # So much of two values stands beside the place where they part.
 _BEFORE_CHARS, _BEHIND_CHARS = 20, 60
 _MAX_LINES = 8
+# A prompt begins with these.
+_FIRST = ("system", "tools", "tool_choice", "output_schema", "messages")
 # Says for whom a request is, and not what is asked.
 _ASIDE = frozenset({"memo", "origin", "cache_key"})
 
@@ -29,10 +31,10 @@ def request_differences(recorded: LLMRequest, asked: LLMRequest) -> tuple[str, .
 
 
 def _request_value(request: LLMRequest) -> Value:
-    value: Value = {"messages": [], **_value(request)}
+    value: Value = _value(request)
     value["messages"] = [{"parts": [], **_value(one)} for one in request.messages]
     value["tools"] = [_value(one) for one in request.tools]
-    return value
+    return {name: value[name] for name in (*_FIRST, *value) if name in value}
 
 
 def _value(value: Any) -> Any:
