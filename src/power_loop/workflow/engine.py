@@ -107,6 +107,8 @@ class _Unwritten:
     """Is what the next move writes."""
 
     records: dict[str, StepRecord] = field(default_factory=dict)
+    # A step whose next attempt is due at once has ended in this move and stands in it as started.
+    ended: list[StepRecord] = field(default_factory=list)
     taken: list[tuple[int, str]] = field(default_factory=list)
     closes: list[str] = field(default_factory=list)
 
@@ -299,6 +301,8 @@ class Engine:
             record = replace(record, more={**record.more, "ended_nth": self._ended})
         self._journal.note(record)
         self._unwritten.records[record.path] = record
+        if record.ended_at_ms is not None:
+            self._unwritten.ended.append(record)
 
     # ---- what runs ----
 
@@ -497,14 +501,11 @@ class Engine:
         if turn.purse is not None:
             turn.purse.paid(write.charges)
         self._rows.update(unwritten.records)
-        for record in unwritten.records.values():
-            if record.ended_at_ms is not None:
-                code = None if record.error is None else record.error.code
-                turn.announce(
-                    WorkflowStepFinished(
-                        record.path, record.node_id, record.kind, record.attempt, record.state.value, code
-                    )
-                )
+        for record in unwritten.ended:
+            code = None if record.error is None else record.error.code
+            turn.announce(
+                WorkflowStepFinished(record.path, record.node_id, record.kind, record.attempt, record.state.value, code)
+            )
         resources = turn.own_tools.resources
         for leaf_id in unwritten.closes:
             turn.kit.bus.emit(SessionClosed(), session_id=leaf_id, agent_path=(*turn.path, leaf_id))
