@@ -20,6 +20,7 @@ from benchmarks.starts import bench_first_reply, bench_handle, bench_import
 from benchmarks.storage import bench_in_process, bench_statements, bench_storage
 from benchmarks.timers import bench_timers
 from benchmarks.turns import bench_deltas, bench_plain_turns, bench_tools
+from benchmarks.workers import bench_workers
 from benchmarks.workflows import bench_workflows
 from tests.model_server import ModelServerProcess
 
@@ -38,6 +39,7 @@ CASES: dict[str, Callable[[Setting], Awaitable[Result]]] = {
     "timers": bench_timers,
     "workflows": bench_workflows,
     "fleet": bench_fleet,
+    "workers": bench_workers,
     "growth": bench_growth,
     "prefixes": bench_prefixes,
     "rounds": bench_long_send,

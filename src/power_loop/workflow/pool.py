@@ -76,6 +76,8 @@ class WorkerProcess:
         self.kind = kind
         self.folder = folder
         self.uses = 0
+        #: The way to it ends in the middle of a frame, so that it understands no other.
+        self.is_cut_off = False
         self._reader = FrameReader()
         self._came: deque[Frame] = deque()
         self._sending = asyncio.Lock()
@@ -140,10 +142,15 @@ class WorkerProcess:
 
     async def send(self, frame: Frame) -> None:
         """Send a frame; one that cannot be sent is not: who reads next is told that the worker is gone."""
-        data = frame_bytes(frame)
+        await self.send_bytes(frame_bytes(frame))
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a whole frame."""
         async with self._sending:
+            self.is_cut_off = True
             with contextlib.suppress(OSError):
                 await asyncio.get_running_loop().sock_sendall(self._to, data)
+                self.is_cut_off = False
 
     async def next(self, *, silence_s: float) -> Frame:
         """Return the next frame. Raises `worker.died`, `worker.silent`, `BrokenFrameError`."""

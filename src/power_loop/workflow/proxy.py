@@ -78,6 +78,8 @@ class ModelDesk:
         self._llm = llm
         self._send = send
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        # The calls of the model that run for these tasks.
+        self._made: dict[int, asyncio.Future[LLMResponse]] = {}
         self._asked = 0
         #: What the replies took that the model gave, whatever the leaf says of it.
         self.usage = Usage()
@@ -98,9 +100,9 @@ class ModelDesk:
 
     def drop(self, frame: Frame) -> None:
         """End a call that the leaf does not wait for any more."""
-        task = self._tasks.get(member(frame, "call", int))
-        if task is not None:
-            task.cancel()
+        made = self._made.get(member(frame, "call", int))
+        if made is not None:
+            made.cancel()
 
     async def aclose(self) -> None:
         """End the calls that run, and return when they have ended."""
@@ -111,18 +113,33 @@ class ModelDesk:
 
     async def _answer(self, number: int, request: LLMRequest) -> None:
         deltas = _Deltas(number, self._send)
+        made = self._made[number] = asyncio.ensure_future(self._llm.generate(request, deltas.put))
         try:
-            response = await self._llm.generate(request, deltas.put)
-            if response.usage is not None:
-                self.usage = self.usage + response.usage
+            await asyncio.wait((made,))
             await deltas.flush()
-            await self._send({"type": "reply", "call": number, "response": value_of(response)})
-        except Exception as error:  # the model and the hooks around it are strangers
-            failure = error if isinstance(error, LLMError) else LLMError(said(error), model=self._llm.info.model)
-            await deltas.flush()
-            await self._send({"type": "failed", "call": number, "error": error_value(failure)})
+            if made.cancelled():
+                return  # it was dropped, and nobody waits for it
+            error = made.exception()
+            if error is None:
+                response = made.result()
+                self.usage = self.usage + (response.usage or Usage())
+                frame = {"type": "reply", "call": number, "response": value_of(response)}
+            else:
+                frame = self._failed(number, error)
+            try:
+                await self._send(frame)
+            except BrokenFrameError as too_large:
+                await self._send(self._failed(number, too_large))
         finally:
+            made.cancel()
             await deltas.aclose()
+            await asyncio.wait((made,))
+            del self._made[number]
+
+    def _failed(self, number: int, error: BaseException) -> Frame:
+        # The model and the hooks around it are strangers, and may raise anything.
+        failure = error if isinstance(error, LLMError) else LLMError(said(error), model=self._llm.info.model)
+        return {"type": "failed", "call": number, "error": error_value(failure)}
 
 
 class _Deltas:

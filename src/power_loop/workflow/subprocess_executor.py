@@ -42,7 +42,7 @@ from power_loop.workflow.pool import (
 )
 from power_loop.workflow.proxy import ModelDesk
 from power_loop.workflow.worker_bootstrap import WorkerBootstrap
-from power_loop.workflow.worker_frames import SILENCE_S, BrokenFrameError, Frame, member
+from power_loop.workflow.worker_frames import SILENCE_S, BrokenFrameError, Frame, frame_bytes, member
 
 _BARE_USES, _LAUNCHED_USES = 100, 1
 # What a leaf that is told to stop has for coming to its rest, before it is killed.
@@ -159,7 +159,7 @@ class SubprocessExecutor:
             if not stopped.done():
                 raise WorkerTimeoutError(f"the leaf {task.path!r} took longer than its {limit_s:g} seconds")
             reason = host.stop.reason
-            await asyncio.wait({running}, timeout=_GRACE_S if await talk.tell_stop(reason) else 0)
+            await asyncio.wait({running}, timeout=_GRACE_S if talk.tell_stop(reason) else 0)
             if running.done() and running.exception() is None:
                 return running.result()
             return LeafOutcome(SendStatus.CANCELLED, usage=talk.usage, error=LeafError("send.cancelled", reason))
@@ -191,7 +191,7 @@ class SubprocessExecutor:
                         },
                         silence_s=self._silence_s,
                     )
-                    is_well = True
+                    is_well = not worker.is_cut_off
                     if outcome.is_completed:
                         self._done.add(folder)
                     return outcome
@@ -288,6 +288,7 @@ class _Talk:
         self._leaf = os.urandom(12).hex()
         self._worker: WorkerProcess | None = None
         self._desk: ModelDesk | None = None
+        self._sending: list[asyncio.Task[None]] = []
         self.llm: LLMService | None = None
         self.has_begun = False
 
@@ -296,11 +297,16 @@ class _Talk:
         """What the model calls took that were made for the leaf."""
         return Usage() if self._desk is None else self._desk.usage
 
-    async def tell_stop(self, reason: str) -> bool:
-        """Ask the leaf to stop; False if it has no worker yet."""
+    def tell_stop(self, reason: str) -> bool:
+        """Ask the leaf to stop; False if it has no worker."""
         if self._worker is not None:
-            await self._worker.send({"type": "cancel", "leaf": self._leaf, "reason": reason})
+            self._tell(self._worker, {"type": "cancel", "leaf": self._leaf, "reason": reason})
         return self._worker is not None
+
+    def _tell(self, worker: WorkerProcess, frame: Frame) -> None:
+        """Send a frame; one that does not read holds up nobody."""
+        task = asyncio.get_running_loop().create_task(worker.send_bytes(frame_bytes(frame)))
+        self._sending.append(task)
 
     async def hold(self, worker: WorkerProcess, frame: Frame, *, silence_s: float) -> LeafOutcome:
         """Give a worker the leaf and return what became of it. Raises `BrokenFrameError`, `worker.died`,
@@ -310,12 +316,17 @@ class _Talk:
             self._desk = ModelDesk(self.llm, worker.send)
             frame["model"] = value_of(self.llm.info)
         try:
-            await worker.send({**frame, "leaf": self._leaf})
+            self._tell(worker, {**frame, "leaf": self._leaf})
             while True:
                 outcome = self._take(await worker.next(silence_s=silence_s))
                 if outcome is not None:
                     return outcome
         finally:
+            self._worker = None
+            for task in self._sending:
+                task.cancel()
+            await uninterrupted(_ended(*self._sending))
+            self._sending.clear()
             if self._desk is not None:
                 await uninterrupted(self._desk.aclose())
 
