@@ -19,7 +19,7 @@ from power_loop import (
     SystemClock,
     user_message,
 )
-from power_loop.workflow import LeafOutcome, RunStatus, create_workflow, drive_runs, get_run, resume_run
+from power_loop.workflow import LeafOutcome, RunStatus, create_workflow, drive_runs, get_run, migrate_run, resume_run
 from tests.agent.conftest import MakeLoop
 from tests.agent.parts import Gate, within_limit
 from tests.conformance.backends import BACKENDS
@@ -128,3 +128,23 @@ async def test_recover_goes_on_with_a_run_whose_process_died(make_loop: MakeLoop
     [report] = await other.recover()
     assert (report.session_id, report.status) == (workflow.run_id, SendStatus.COMPLETED)
     assert (await get_run(other, workflow.run_id)).output == "Said: Two."
+
+
+async def test_a_run_goes_on_under_another_spec_and_keeps_what_is_the_same(make_loop: MakeLoop) -> None:
+    llm = Answers()
+    loop = make_loop(llm=llm)
+    wait = {"type": "wait", "id": "ok", "signal": "go"}
+    workflow = create_workflow(flow([agent("one"), agent("two"), agent("old"), wait]), parent_loop=loop)
+    assert (await workflow.run()).status is RunStatus.WAITING
+    new = flow([agent("one"), agent("two", "Two, better."), agent("end")])
+    plan = {one.path: one.fate.value for one in await migrate_run(loop, workflow.run_id, new)}
+    assert plan == {"one": "keep", "two": "rerun", "old": "drop", "ok": "drop"}
+    assert len((await get_run(loop, workflow.run_id)).steps) == 4
+    applied = await migrate_run(loop, workflow.run_id, new, apply=True)
+    assert {one.path: one.fate.value for one in applied} == plan
+    result = await resume_run(loop, None, workflow.run_id)
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "Said: End.")
+    assert result.outputs["two"] == "Said: Two, better."
+    assert llm.counts["One."] == 1
+    with pytest.raises(InputError, match="has ended"):
+        await migrate_run(loop, workflow.run_id, new)

@@ -23,6 +23,7 @@ from power_loop.workflow.run import create_workflow as create_workflow
 from power_loop.workflow.run import drive_runs as drive_runs
 from power_loop.workflow.run import get_run as get_run
 from power_loop.workflow.run import list_runs as list_runs
+from power_loop.workflow.run import migrate_run as migrate_run
 from power_loop.workflow.run import resume_run as resume_run
 from power_loop.workflow.run import signal_run as signal_run
 from power_loop.workflow.schema import WORKFLOW_SCHEMA as WORKFLOW_SCHEMA

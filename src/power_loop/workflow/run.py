@@ -7,30 +7,31 @@ import contextlib
 import contextvars
 import logging
 import weakref
-from collections.abc import Mapping
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import field, replace
 from decimal import Decimal
 from typing import Any
 
 from power_loop.agent.loop import StatefulAgentLoop
-from power_loop.agent.subagents import Agents, granted, tools_of
+from power_loop.agent.subagents import Agents, agent_id_of, granted, tools_of
 from power_loop.contracts.agent_spec import AgentSpec
 from power_loop.contracts.budgets import Budget
 from power_loop.contracts.clock import SystemClock
-from power_loop.contracts.errors import ConfigError, InputError, PowerLoopError, SessionBusyError
+from power_loop.contracts.errors import ConfigError, InputError, PowerLoopError, SessionBusyError, SessionNotFoundError
 from power_loop.contracts.events import LeaseTaken, SessionCreated
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import Usage
 from power_loop.contracts.messages import user_message
 from power_loop.contracts.numbers import is_whole
 from power_loop.contracts.ports import SessionStore
-from power_loop.contracts.records import Accepted, NewChild, NewSend, SendEnd, SendRecord
+from power_loop.contracts.records import ANY_SIGNALS, Accepted, NewChild, NewSend, SendEnd, SendRecord
 from power_loop.contracts.results import StatefulResult
 from power_loop.contracts.session_ids import check_session_id
 from power_loop.contracts.states import SendStatus
 from power_loop.contracts.workflow_runs import (
     RUN_PREFIX,
     NewRun,
+    RunWrite,
     WorkflowRunRecord,
     WorkflowSignalRecord,
     WorkflowStepRecord,
@@ -47,8 +48,9 @@ from power_loop.workflow.actions import RunStatus
 from power_loop.workflow.bounds import MAX_CONCURRENCY
 from power_loop.workflow.decide import outputs_of
 from power_loop.workflow.engine import SEND_OF, Engine, RunTurn
-from power_loop.workflow.executors import InProcessExecutor, LeafExecutor
+from power_loop.workflow.executors import InProcessExecutor, LeafExecutor, leaf_key
 from power_loop.workflow.journal_rows import journal_of
+from power_loop.workflow.migrate import Fate, StepPlan, plan_migration
 from power_loop.workflow.parse import parse_workflow
 from power_loop.workflow.spec import WorkflowSpec
 
@@ -309,6 +311,64 @@ async def cancel_run(loop: StatefulAgentLoop, run_id: str, *, reason: str = "can
                 scope = TurnScope(is_background=True)
                 return await join(driver.end(run_id, reason, scope, epoch=head.epoch), scope)
     return False
+
+
+async def migrate_run(
+    loop: StatefulAgentLoop, run_id: str, new_spec: Any, *, apply: bool = False
+) -> tuple[StepPlan, ...]:
+    """Return what becomes of each step of a run under another spec: `keep`, `rerun` or `drop`, with the reason; with
+    `apply`, let the run go on under that spec from then on.
+
+    What is kept is not run again; of what is not, the rows and the sessions of its leaves go, and what these took is
+    counted by the run's budget alone. Raises `workflow.invalid_spec`, `workflow.not_found`, `input.invalid` for a run
+    that has ended, `session.busy` for one that an engine drives.
+    """
+    new = parse_workflow(new_spec)
+    store: Any = await loop.get_store()
+    if not apply:
+        return await _plan(store, run_id, new)
+    drive_runs(loop)
+    scope = TurnScope()
+
+    async def work() -> tuple[StepPlan, ...]:
+        seat = await loop.take_run_seat(run_id, scope)
+        async with seat.kit.desk.turn(run_id, scope):
+            taken = await claim(seat, lambda claim: store.take_up(claim, drives=False))
+            try:
+                plan = await _plan(store, run_id, new)
+                gone = {one.path for one in plan if one.fate is not Fate.KEEP}
+                steps = (await store.read_journal(run_id))[1]
+                # Before their rows, so that no step meets what it gave under the old spec.
+                await _forget_leaves(store, run_id, [one for one in steps if one.path in gone])
+                write = RunWrite(spec=new.source, dropped=tuple(sorted(gone)))
+                await store.advance_run(
+                    replace(taken.lease, signals=ANY_SIGNALS),
+                    write,
+                    at_seq=taken.next_seq,
+                    send_index=taken.send_index,
+                )
+                return plan
+            finally:
+                seat.kit.desk.end(run_id, scope)
+                await store.release(taken.lease)
+
+    with loop.work():
+        return await join(work(), scope)
+
+
+async def _plan(store: Any, run_id: str, new: WorkflowSpec) -> tuple[StepPlan, ...]:
+    run, steps, signals = await store.read_journal(run_id)
+    if run.ended_at_ms is not None:
+        raise InputError(f"run {run_id!r} has ended as {run.state!r}: make another of the new spec")
+    return plan_migration(parse_workflow(run.spec), journal_of(run, steps, signals), new)
+
+
+async def _forget_leaves(store: Any, run_id: str, steps: Sequence[WorkflowStepRecord]) -> None:
+    """Remove the sessions of leaves, whose ids their steps come to again."""
+    for step in steps:
+        for attempt in range(1, step.attempt + 1):
+            with contextlib.suppress(SessionNotFoundError):
+                await store.delete_session(agent_id_of(run_id, leaf_key(run_id, step.path, attempt)))
 
 
 def drive_runs(loop: StatefulAgentLoop, executor: LeafExecutor | None = None) -> Driver:
