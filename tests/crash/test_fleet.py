@@ -20,9 +20,9 @@ from tests.conformance.backends import BACKENDS
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 150.0
-WORKERS, SESSIONS, INPUTS = 4, 40, 5
-#: Each of the four is killed so many times, at a point that the seed says: a turn passes about eight.
-DEATHS, FUSES = 2, range(1, 150)
+SESSIONS, INPUTS = 40, 5
+#: Each of the four workers is killed so many times, at a point that the seed says: a turn passes about eight.
+DEATHS, FUSES = (2, 1, 1, 1), range(1, 150)
 
 
 @pytest.fixture(params=[one for one in BACKENDS if one.name != "sqlite-memory"], ids=lambda one: one.name)
@@ -77,8 +77,7 @@ async def test_whatever_workers_die_each_input_becomes_one_send_in_order(
         left = [(sid, f"{sid} {n}") for n in range(INPUTS) for sid in sids]
         await asyncio.gather(*(loop.enqueue(*one, request_id=one[1]) for one in left[:SESSIONS]))
         places = [
-            asyncio.create_task(place_of_a_worker(database, journal, chance.sample(FUSES, DEATHS)))
-            for _ in range(WORKERS)
+            asyncio.create_task(place_of_a_worker(database, journal, chance.sample(FUSES, deaths))) for deaths in DEATHS
         ]
         # The others come while they work.
         for one in left[SESSIONS:]:
