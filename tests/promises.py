@@ -82,6 +82,7 @@ PROMISES: dict[str, str] = {
     # looking in
     "hooks": "Hooks look in at every lifecycle point and may veto, skip or rewrite where the point allows it.",
     "event-sinks": "Events go to JSONL (with replay), metrics and spans; a sink that blocks or fails stops no run.",
+    "mcp": "StdioMCPClient and register_mcp_tools make an MCP server's tools tools of a loop, under a prefix.",
     "events": "Every event is typed, ordered, announced once durable; a raising subscriber stops no run.",
     "nothing-global": "No hook, bus or registry is process-global.",
     # the package

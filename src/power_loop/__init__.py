@@ -71,6 +71,9 @@ if TYPE_CHECKING:
     from power_loop.contracts.errors import LLMTimeoutError as LLMTimeoutError
     from power_loop.contracts.errors import LLMTooLargeError as LLMTooLargeError
     from power_loop.contracts.errors import LoopClosedError as LoopClosedError
+    from power_loop.contracts.errors import MCPConnectionError as MCPConnectionError
+    from power_loop.contracts.errors import MCPError as MCPError
+    from power_loop.contracts.errors import MCPToolChangedError as MCPToolChangedError
     from power_loop.contracts.errors import MissingExtraError as MissingExtraError
     from power_loop.contracts.errors import ModelCallNotFoundError as ModelCallNotFoundError
     from power_loop.contracts.errors import NamespaceError as NamespaceError
@@ -449,6 +452,9 @@ _HOMES: dict[str, str] = {
     "LeafRefusedError": "power_loop.contracts.errors",
     "LeaseLostError": "power_loop.contracts.errors",
     "LoopClosedError": "power_loop.contracts.errors",
+    "MCPConnectionError": "power_loop.contracts.errors",
+    "MCPError": "power_loop.contracts.errors",
+    "MCPToolChangedError": "power_loop.contracts.errors",
     "MissingExtraError": "power_loop.contracts.errors",
     "PriceMissingError": "power_loop.contracts.errors",
     "ModelCallNotFoundError": "power_loop.contracts.errors",

@@ -20,6 +20,7 @@ from power_loop.cli import (
     ddl,
     doctor,
     fork,
+    mcp,
     migrate,
     prune,
     recover,
@@ -51,6 +52,7 @@ COMMANDS = (
     migrate,
     prune,
     upkeep,
+    mcp,
     completion,
 )
 

@@ -65,6 +65,9 @@ PowerLoopError
 │       ├── WorkerSilentError   worker.silent
 │       ├── WorkerProtocolError worker.protocol
 │       └── WorkerTimeoutError  worker.timeout
+├── MCPError                    mcp.failed            (what an MCP server answered, or that it cannot be understood)
+│   ├── MCPConnectionError      mcp.connection
+│   └── MCPToolChangedError     mcp.tool_changed
 ├── ToolError                   tool.failed           (raise it in a handler: its text goes to the model)
 │   ├── PathRefusedError        path.refused
 │   └── ToolDefinitionError     tool.invalid_definition
@@ -659,6 +662,33 @@ class WorkerTimeoutError(WorkerError):
 
     code = "worker.timeout"
     retryable = True
+
+
+class MCPError(PowerLoopError):
+    """Says that an MCP server answered a request with an error, of JSON-RPC's `rpc_code` where it gave one, or that
+    what it says cannot be understood."""
+
+    code = "mcp.failed"
+
+    def __init__(self, message: str, *, rpc_code: int | None = None) -> None:
+        super().__init__(message)
+        self.rpc_code = rpc_code
+
+
+class MCPConnectionError(MCPError):
+    """Says that an MCP server cannot be reached, or was lost; with `may_have_run` a request was under way."""
+
+    code = "mcp.connection"
+
+    def __init__(self, message: str, *, may_have_run: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_run = may_have_run
+
+
+class MCPToolChangedError(MCPError):
+    """Says that an MCP server offers a tool under another description or schema than it had when it was accepted."""
+
+    code = "mcp.tool_changed"
 
 
 class ToolError(PowerLoopError):

@@ -1,0 +1,217 @@
+"""Is a client of an MCP server that is reached by streamable HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from power_loop import ConfigError, MCPConnectionError, MCPError, MissingExtraError
+from power_loop.contrib.mcp.client import DEFAULT_TIMEOUT_S, MCPClient
+from power_loop.contrib.mcp.json_lines import DEFAULT_MAX_MESSAGE_BYTES, object_of
+
+_SESSION = "mcp-session-id"
+_VERSION = "mcp-protocol-version"
+_ACCEPTED = "application/json, text/event-stream"
+_EVENTS = "text/event-stream"
+_CONNECT_S = 10.0
+_WRITE_S = 60.0
+# A farewell that is not heard ends with the server's own patience.
+_FAREWELL_S = 2.0
+# The libraries that the SDK of MCP brings, the newer one first; both have what is used here.
+_LIBRARIES = ("httpx2", "httpx")
+_SHOWN_CHARS = 500
+_NOT_FOUND = 404
+_SERVER_ERROR = 500
+
+
+class HttpMCPClient(MCPClient):
+    """Speaks with an MCP server by streamable HTTP: `await HttpMCPClient("https://host/mcp").connect()`.
+
+    `headers` go with each request to that address and nowhere else: redirects are not followed. `http_client` is an
+    `httpx2.AsyncClient` (or `httpx.AsyncClient`) of the application's, for proxies, certificates, authorisation. A
+    message of more than `max_message_bytes` ends the connection.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        http_client: Any = None,
+    ) -> None:
+        """Take where the server is. Raises `config.invalid`."""
+        address: Any = url
+        if not isinstance(address, str) or not address.lower().startswith(("http://", "https://")):
+            raise ConfigError(f"url is {url!r:.200}: give the http:// or https:// address of the server's endpoint")
+        super().__init__(timeout_s=timeout_s)
+        self._url = url
+        self._headers = dict(headers or {})
+        self._max_message_bytes = max_message_bytes
+        self._http_client = http_client
+
+    async def open_channel(self) -> _HttpChannel:
+        """Return a channel; nothing is sent before the handshake. Raises `config.missing_extra`."""
+        return _HttpChannel(
+            _library(), self._url, self._headers, client=self._http_client, max_bytes=self._max_message_bytes
+        )
+
+    def note_version(self, channel: Any, version: str) -> None:
+        """Name the version in each request from here on, and listen to what the server says by itself."""
+        channel.begin(version)
+
+    def __repr__(self) -> str:
+        return f"HttpMCPClient({self._url!r})"
+
+
+class _HttpChannel:
+    """Is a channel of requests; what is answered to each is received in the order in which it comes."""
+
+    def __init__(self, library: Any, url: str, headers: dict[str, str], *, client: Any, max_bytes: int) -> None:
+        self._library = library
+        self._url = url
+        self._headers = {**headers, "accept-encoding": "identity"}
+        self._max_bytes = max_bytes
+        self._owns_client = client is None
+        if client is None:
+            timeout = library.Timeout(None, connect=_CONNECT_S, write=_WRITE_S, pool=_CONNECT_S)
+            client = library.AsyncClient(timeout=timeout, follow_redirects=False)
+        self._client = client
+        self._received: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._listening: asyncio.Task[None] | None = None
+        self._why = f"the MCP server at {url!r} was disconnected"
+
+    def begin(self, version: str) -> None:
+        """Take the version that was agreed upon, and listen."""
+        self._headers[_VERSION] = version
+        if _SESSION in self._headers:
+            self._listening = asyncio.create_task(self._listen(), name="power-loop-mcp-listen")
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Post a message and take in what is answered to it, to the end. Raises `mcp.connection`, `mcp.failed`."""
+        lib = self._library
+        headers = {**self._headers, "accept": _ACCEPTED, "content-type": "application/json"}
+        body = json.dumps(message).encode("ascii")
+        try:
+            async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
+                if answer.status_code >= 300:
+                    await self._refuse(answer)
+                if message.get("method") == "initialize" and _SESSION in answer.headers:
+                    self._headers[_SESSION] = answer.headers[_SESSION]
+                is_answered = await self._take(answer, message.get("id"))
+        except (lib.ConnectError, lib.ConnectTimeout, lib.PoolTimeout, lib.UnsupportedProtocol) as error:
+            raise MCPConnectionError(f"the MCP server at {self._url!r} cannot be reached: {error!r:.300}") from error
+        except lib.HTTPError as error:
+            raise self._lost(repr(error)) from error
+        if "method" in message and "id" in message and not is_answered:
+            raise self._lost("its answer ended before the result came")
+
+    async def receive(self) -> dict[str, Any] | None:
+        """Return the next message."""
+        return await self._received.get()
+
+    async def describe_end(self) -> str:
+        """Say why it ended."""
+        return self._why
+
+    async def aclose(self) -> None:
+        """Say goodbye and let go."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait({self._listening})
+        if _SESSION in self._headers:
+            goodbye = self._client.delete(self._url, headers=self._headers)
+            with contextlib.suppress(self._library.HTTPError, asyncio.TimeoutError):
+                await asyncio.wait_for(goodbye, _FAREWELL_S)
+        if self._owns_client:
+            await self._client.aclose()
+        self._received.put_nowait(None)
+
+    async def _listen(self) -> None:
+        """Take in what the server says by itself, where it offers that."""
+        headers = {**self._headers, "accept": _EVENTS}
+        with contextlib.suppress(self._library.HTTPError, MCPError):
+            async with self._client.stream("GET", self._url, headers=headers) as answer:
+                if answer.status_code == 200 and _is_events(answer):
+                    await self._take(answer, None)
+
+    async def _take(self, answer: Any, number: Any) -> bool:
+        """Queue the messages of an answer; tell whether the response to `number` was among them."""
+        is_answered = False
+        source = self._events(answer) if _is_events(answer) else self._whole(answer)
+        async for data in source:
+            message = object_of(data)
+            if message is not None:
+                self._received.put_nowait(message)
+                is_answered = is_answered or ("method" not in message and message.get("id") == number)
+        return is_answered
+
+    async def _whole(self, answer: Any) -> AsyncIterator[bytes]:
+        body = b""
+        async for part in answer.aiter_raw():
+            body += part
+            if len(body) > self._max_bytes:
+                raise self._too_long()
+        if body:
+            yield body
+
+    async def _events(self, answer: Any) -> AsyncIterator[bytes]:
+        """Give the data of each event of a stream."""
+        rest, data, held = b"", [], 0
+        async for part in answer.aiter_raw():
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                field, _, value = line.rstrip(b"\r").partition(b":")
+                if field == b"data":
+                    data.append(value.removeprefix(b" "))
+                    held += len(value)
+                elif not field and not value and data:
+                    yield b"\n".join(data)
+                    data, held = [], 0
+            if held + len(rest) > self._max_bytes:
+                raise self._too_long()
+
+    async def _refuse(self, answer: Any) -> None:
+        body = b""
+        async for part in answer.aiter_raw():
+            body += part
+            if len(body) > self._max_bytes:
+                break
+        status = answer.status_code
+        if status == _NOT_FOUND and _SESSION in self._headers:
+            # It knows the session no more, so it did nothing: whoever asked may connect again and ask again.
+            self._why = f"the MCP server at {self._url!r} has ended the session"
+            del self._headers[_SESSION]
+            raise MCPConnectionError(self._why)
+        if status >= _SERVER_ERROR:
+            raise self._lost(f"it answered with the status {status}")
+        told = object_of(body) or {}
+        error = told.get("error")
+        said = error.get("message") if isinstance(error, dict) else body.decode("utf-8", "replace")
+        raise MCPError(f"the MCP server at {self._url!r} answered with the status {status}: {said!s:.{_SHOWN_CHARS}}")
+
+    def _lost(self, why: str) -> MCPConnectionError:
+        return MCPConnectionError(f"the MCP server at {self._url!r} was lost: {why:.300}", may_have_run=True)
+
+    def _too_long(self) -> MCPConnectionError:
+        return MCPConnectionError(
+            f"the MCP server at {self._url!r} sent a message of more than {self._max_bytes} bytes: give the client a"
+            " larger max_message_bytes if that is meant",
+            may_have_run=True,
+        )
+
+
+def _is_events(answer: Any) -> bool:
+    return str(answer.headers.get("content-type", "")).partition(";")[0].strip().lower() == _EVENTS
+
+
+def _library() -> Any:
+    for name in _LIBRARIES:
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    raise MissingExtraError("no HTTP library for MCP is installed: pip install 'power-loop[mcp]'", extra="mcp")
