@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from power_loop import (
     Approve,
+    CallState,
     ConfigError,
     Effect,
     HookPoint,
@@ -328,6 +329,19 @@ async def test_what_is_asked_waits_durably_and_runs_when_it_is_approved_elsewher
         assert result.status is SendStatus.COMPLETED
         assert RAN == ["make $x"]
         assert answers(other.llm.requests[0]) == ["ran make $x"]
+
+
+async def test_a_call_has_not_started_before_it_is_judged() -> None:
+    async with loop_of(calls(("run", {"command": "make $x"}), ids=("c1",)), "Done.") as loop:
+        sid = await loop.new_session()
+        await loop.send("go", session_id=sid)
+        store = await loop.get_store()
+        [asked] = await store.get_calls(sid)
+        # One that had started could not be told, where its process died, from one that ran.
+        assert (asked.state, asked.attempt, asked.started_at_ms) == (CallState.WAITING, 0, None)
+        await loop.resume(sid, answers={"c1": Approve()})
+        [ran] = await store.get_calls(sid)
+        assert (ran.state, ran.attempt) == (CallState.SUCCEEDED, 1)
 
 
 async def test_a_question_shows_what_a_terminal_would_obey_and_not_more_than_a_person_reads() -> None:

@@ -46,8 +46,8 @@ _NEIGHBOURS_S = 0.002
 def starts_with_reply(turn: Turn, call: OpenCall) -> bool:
     """Tell whether a call is started in the very transaction that stores the reply which asks for it.
 
-    So it is where nothing can come between: no hook looks at calls, and no approval, no answer from outside, no earlier
-    call about the same thing and no turn of its own is waited for.
+    So it is where nothing can come between: no hook and no policy looks at calls, and no approval, no answer from
+    outside, no earlier call about the same thing and no turn of its own is waited for.
     """
     hooks = turn.kit.hooks
     prepared = turn.tools.prepared(call.name)
@@ -58,6 +58,7 @@ def starts_with_reply(turn: Turn, call: OpenCall) -> bool:
         and prepared.definition.handler is not None
         and prepared.definition.parallel
         and not prepared.definition.requires_approval
+        and turn.kit.permissions is None
         and not hooks.has(HookPoint.TOOL_BEFORE)
         and not hooks.has(HookPoint.TOOLS_BEFORE)
     )
