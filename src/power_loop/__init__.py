@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from power_loop.contracts.budgets import PriceTable as PriceTable
     from power_loop.contracts.budgets import Shortage as Shortage
     from power_loop.contracts.cancellation import CancellationToken as CancellationToken
+    from power_loop.contracts.choices import choice_of as choice_of
     from power_loop.contracts.clock import Clock as Clock
     from power_loop.contracts.clock import SystemClock as SystemClock
     from power_loop.contracts.diagnosis import Finding as Finding
@@ -418,6 +419,7 @@ _HOMES: dict[str, str] = {
     "BlackboardEntry": "power_loop.contracts.blackboard",
     "BlackboardTransaction": "power_loop.contracts.blackboard",
     "CancellationToken": "power_loop.contracts.cancellation",
+    "choice_of": "power_loop.contracts.choices",
     "Clock": "power_loop.contracts.clock",
     "SystemClock": "power_loop.contracts.clock",
     "Finding": "power_loop.contracts.diagnosis",

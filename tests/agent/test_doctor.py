@@ -17,6 +17,7 @@ from power_loop import (
     Approve,
     Finding,
     FindingKind,
+    LoopConfig,
     SendStatus,
     SessionNotFoundError,
     StatefulAgentLoop,
@@ -502,7 +503,9 @@ async def test_nothing_is_wrong_with_what_a_process_leaves_that_dies_at_any_comm
         return "Done." if any(message.tool_calls for message in request.messages) else EVERY
 
     llm = ScriptedLLM([clever], repeat_last=True)
-    deaths = await every_death(make_loop, tmp_path, go, llm=llm, tool_registry=TOOLS)
+    # Nobody's lease runs out while one of them after the other is looked at.
+    config = LoopConfig(lease_ttl_s=86_400)
+    deaths = await every_death(make_loop, tmp_path, go, llm=llm, tool_registry=TOOLS, config=config)
     for point, path, sid in deaths:
         store = await open_store(path)
         checks = {one.check for one in [one async for one in store.diagnose()]}

@@ -11,6 +11,7 @@ from typing import Any
 from power_loop.agent.config import LoopConfig
 from power_loop.contracts.budgets import Budget, PriceTable
 from power_loop.contracts.cancellation import CancellationToken
+from power_loop.contracts.choices import choice_of
 from power_loop.contracts.errors import ConfigError, InputError, MissingExtraError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.limits import SendLimits
@@ -169,22 +170,12 @@ def check_clock(clock: Any) -> None:
 
 def session_state_of(state: SessionState | str | None) -> SessionState | None:
     """Return the state that a word means. Raises `input.invalid`."""
-    if state is None:
-        return None
-    try:
-        return SessionState(state)
-    except ValueError as error:
-        known = " or ".join(repr(one.value) for one in SessionState)
-        raise InputError(f"state is {state!r}: sessions are {known}") from error
+    return None if state is None else choice_of(SessionState, state, "state", error=InputError)
 
 
 def on_busy_of(on_busy: OnBusy | str) -> OnBusy:
     """Return what a word asks for. Raises `input.invalid`."""
-    try:
-        return OnBusy(on_busy)
-    except ValueError as error:
-        known = ", ".join(repr(one.value) for one in OnBusy)
-        raise InputError(f"on_busy is {on_busy!r:.200}: give one of {known}") from error
+    return choice_of(OnBusy, on_busy, "on_busy", error=InputError)
 
 
 def scope_of(cancellation: Cancellation | None) -> TurnScope:

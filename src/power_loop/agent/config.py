@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Any
 
 from power_loop.contracts.budgets import Budget, PriceTable
+from power_loop.contracts.choices import choice_of
 from power_loop.contracts.errors import ConfigError, InputError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.limits import SendLimits
@@ -124,11 +125,7 @@ class LoopConfig:
         if not isinstance(live, Sequence) or not all(isinstance(one, LiveState) for one in live):
             raise ConfigError(f"live is {live!r:.200}: give a list of LiveState(name, show)")
         object.__setattr__(self, "live", tuple(live))
-        try:
-            object.__setattr__(self, "on_unknown", OnUnknown(self.on_unknown))
-        except ValueError as error:
-            choices = ", ".join(f"OnUnknown.{one.name}" for one in OnUnknown)
-            raise ConfigError(f"on_unknown is {self.on_unknown!r}: give one of {choices}") from error
+        object.__setattr__(self, "on_unknown", choice_of(OnUnknown, self.on_unknown, "on_unknown"))
         check_options(self.send_defaults)
 
     @property

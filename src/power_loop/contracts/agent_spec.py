@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from power_loop.contracts.budgets import Budget
+from power_loop.contracts.choices import choice_problem
 from power_loop.contracts.errors import AgentSpecError, ConfigError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.limits import SendLimits
@@ -54,6 +55,10 @@ class AgentSpec:
 
     def __post_init__(self) -> None:
         problems = [problem for claim, problem in self._claims() if not claim]
+        if self.permission_mode is not None:
+            problems.append(choice_problem(PermissionMode, self.permission_mode, "permission_mode"))
+        problems.append(choice_problem(AgentLifecycle, self.lifecycle, "lifecycle"))
+        problems = [problem for problem in problems if problem]
         if problems:
             raise AgentSpecError(
                 f"the sub-agent {self.name!r:.200} cannot be used: {'; '.join(problems)}", problems=problems
@@ -134,14 +139,6 @@ class AgentSpec:
                 _are_rules(self.permission_rules),
                 f"permission_rules is {self.permission_rules!r:.200}: give a list of PermissionRules",
             ),
-            (
-                self.permission_mode is None or _is_one_of(PermissionMode, self.permission_mode),
-                f"permission_mode is {self.permission_mode!r:.200}: give one of {_words(PermissionMode)}",
-            ),
-            (
-                _is_one_of(AgentLifecycle, self.lifecycle),
-                f"lifecycle is {self.lifecycle!r:.200}: give one of {_words(AgentLifecycle)}",
-            ),
         ]
 
 
@@ -157,11 +154,3 @@ def _are_names(value: Any) -> bool:
 def _are_rules(value: Any) -> bool:
     is_list = isinstance(value, (list, tuple)) and len(value) <= _MAX_RULES
     return is_list and all(isinstance(one, PermissionRule) for one in value)
-
-
-def _is_one_of(kind: type[Enum], value: Any) -> bool:
-    return any(value == one.value for one in kind)
-
-
-def _words(kind: type[Enum]) -> str:
-    return ", ".join(repr(one.value) for one in kind)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from power_loop import (
     ConfigError,
@@ -22,6 +22,7 @@ from power_loop import (
     LLMService,
     ModelInfo,
     Redaction,
+    choice_of,
     request_differences,
 )
 from power_loop.testing.cassette_file import Entry, read_cassette, write_cassette
@@ -40,8 +41,6 @@ from power_loop.testing.traffic import (
     response_of,
     response_value,
 )
-
-E = TypeVar("E", bound=Enum)
 
 
 class RecordMode(str, Enum):
@@ -111,8 +110,8 @@ class Cassette:
         info: ModelInfo | None = None,
     ) -> None:
         self._path = Path(path)
-        self._mode = _choice(RecordMode, record, "record")
-        self._match = _choice(MatchMode, match, "match")
+        self._mode = choice_of(RecordMode, record, "record")
+        self._match = choice_of(MatchMode, match, "match")
         self._may_repeat = may_repeat
         self._scrub = scrub
         self._info = info
@@ -338,11 +337,3 @@ def _call_of(entry: Entry) -> RecordedCall:
 
 def _listed(lines: tuple[str, ...]) -> str:
     return ":" + "".join(f"\n- {line}" for line in lines)
-
-
-def _choice(kind: type[E], value: object, name: str) -> E:
-    try:
-        return kind(value)
-    except ValueError as error:
-        known = ", ".join(repr(one.value) for one in kind)
-        raise ConfigError(f"{name} is {value!r:.200}: give one of {known}") from error

@@ -27,6 +27,7 @@ from power_loop import (
     StopReason,
     SystemClock,
     ToolCallPart,
+    choice_of,
 )
 from power_loop.testing.cassette import content_of_request
 from power_loop.testing.traffic import error_class
@@ -67,11 +68,7 @@ class Fault:
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "kind", FaultKind(self.kind))
-        except ValueError as error:
-            known = ", ".join(repr(one.value) for one in FaultKind)
-            raise ConfigError(f"the kind of a fault is {self.kind!r:.200}: give one of {known}") from error
+        object.__setattr__(self, "kind", choice_of(FaultKind, self.kind, "the kind of a fault"))
         at: Any = self.at
         if not isinstance(at, int) or at < 1:
             raise ConfigError(f"a fault is at call {self.at!r:.200}: calls of a model are counted from 1")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from power_loop import ConfigError
+from power_loop import choice_of
 from power_loop.testing.belongings import Belongings, Found, Leak, LeakKind
 
 #: How long things that are on their way out may take, in seconds.
@@ -56,7 +56,8 @@ class leak_check:  # noqa: N801 - it is used as a function
         proc: str | os.PathLike[str] = "/proc",
     ) -> None:
         paths = [Path(one) for one in folders]
-        wanted = {_kind(one) for one in kinds} | ({LeakKind.FILE} if paths else set())
+        wanted = {choice_of(LeakKind, one, "the kind of leaks to look for") for one in kinds}
+        wanted |= {LeakKind.FILE} if paths else set()
         self._belongings = Belongings(wanted, folders=paths, proc=Path(proc))
         self._within_s = within_s
         self._ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
@@ -113,11 +114,3 @@ class leak_check:  # noqa: N801 - it is used as a function
     def _fail_on_leaks(self) -> None:
         if self._leaks:
             raise LeakError(self._leaks, self.unchecked)
-
-
-def _kind(kind: LeakKind | str) -> LeakKind:
-    try:
-        return LeakKind(kind)
-    except ValueError as error:
-        known = ", ".join(repr(one.value) for one in LeakKind)
-        raise ConfigError(f"the kind of leaks to look for is {kind!r:.200}: give one of {known}") from error

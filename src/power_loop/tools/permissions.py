@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from power_loop.contracts.choices import choice_of
 from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.hooks import PlannedCall, RequireApproval, ToolBeforeContext, Veto
@@ -57,11 +58,7 @@ class PermissionPolicy:
         if len(rules) > _MAX_RULES:
             raise ConfigError(f"there are {len(rules)} rules, and at most {_MAX_RULES} are taken: use patterns")
         object.__setattr__(self, "rules", tuple(rules))
-        try:
-            object.__setattr__(self, "mode", PermissionMode(self.mode))
-        except ValueError as error:
-            choices = ", ".join(one.value for one in PermissionMode)
-            raise ConfigError(f"mode is {self.mode!r:.200}: give one of {choices}") from error
+        object.__setattr__(self, "mode", choice_of(PermissionMode, self.mode, "mode"))
         above: Any = self.above
         if not isinstance(above, tuple) or not all(isinstance(one, PermissionPolicy) for one in above):
             raise ConfigError(f"above is {above!r:.200}: use policy.under(parent)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from power_loop.contracts.choices import choice_of
 from power_loop.contracts.clock import Clock
 from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.shell import ShellBackend
@@ -70,11 +71,7 @@ def tool_preset(
     Commands run in `shell` (default: a `LocalShellBackend` of the environment, which is no sandbox). Raises
     `config.invalid`.
     """
-    try:
-        chosen = ToolPreset(preset)
-    except ValueError as error:
-        names = ", ".join(repr(one.value) for one in ToolPreset)
-        raise ConfigError(f"there is no preset {preset!r:.200}: give one of {names}") from error
+    chosen = choice_of(ToolPreset, preset, "preset")
     if not isinstance(env, RuntimeEnv):
         raise ConfigError(f"env is {env!r:.200}: give a RuntimeEnv")
     guard = PathGuard(env)

@@ -14,6 +14,7 @@ from power_loop.contracts.messages import Message, OpaquePart, Origin, Reasoning
 from power_loop.contracts.records import NewReply
 from power_loop.runtime.store.open import open_store
 from power_loop.runtime.store.sql.views import VIEWS
+from power_loop.testing.conformance.folds import fold
 from power_loop.testing.conformance.parts import COMPLETED, accepted, claim, model_call, new_send, one_send
 from tests.house.pages import ROOT, blocks_of
 from tests.runtime.store.sites import KINDS, Site, fresh_site, old_version
@@ -36,9 +37,11 @@ async def lived_in(site: Site) -> None:
     await store.create_session("sess_1", system_prompt=None, metadata={})
     await one_send(store, "sess_1", text='says "a" 🎈', back="line\nline")
     held = await accepted(store, "sess_1", text="again")
+    priced = fold(2, 2, model="gpt", model_calls=2, cost_nanos=5)
+    await store.append_fold(held.lease, priced, at_seq=held.next_seq)
     parts = (ReasoningPart("hm"), OpaquePart('{"x": "\ud800 \\ud800"}'), TextPart("two"), TextPart("texts"))
     message = Message(Role.ASSISTANT, parts, Origin("openai", "gpt"))
-    reply = NewReply(held.next_seq, held.send_index, 1, (message,), model_call(), end=COMPLETED)
+    reply = NewReply(held.next_seq, held.send_index, 1, (message,), model_call(cost_nanos=3_000_000_012), end=COMPLETED)
     await store.append_reply(held.lease, reply)
     await store.create_session("sess_running", system_prompt=None, metadata={})
     await store.accept(claim("sess_running", "somebody", ttl_s=300), new_send())
@@ -97,6 +100,10 @@ async def test_views_show_what_is_there(site: Site) -> None:
     ]
     assert rows("SELECT day, model_calls, input_tokens FROM pl_v_usage WHERE session_id = 'sess_done'") == [
         ("2023-11-14", 3, 30)
+    ]
+    assert rows("SELECT cost_nanos, unpriced_calls FROM pl_v_usage WHERE session_id = 'sess_done'") == [(None, 3)]
+    assert rows("SELECT model_calls, cost_nanos, unpriced_calls FROM pl_v_usage WHERE session_id = 'sess_1'") == [
+        (4, 3_000_000_017, 1)
     ]
     assert rows("SELECT namespace, session_id, text, metadata FROM pl_v_memories") == [
         ("user=ann", "sess_1", "likes 茶", '{"kind":"taste"}')

@@ -8,8 +8,8 @@ import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from power_loop.contracts.choices import choice_of
 from power_loop.contracts.clock import Clock
-from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.states import SchemaPolicy
 from power_loop.runtime.store.dsn import SqliteDsn, parse_dsn
 from power_loop.runtime.store.server_dsn import ServerDsn
@@ -79,11 +79,7 @@ async def missing_ddl(dsn: str | os.PathLike[str], *, table_prefix: str = "pl_")
 
 def schema_policy_of(schema: SchemaPolicy | str) -> SchemaPolicy:
     """Return the policy that a word means. Raises `config.invalid`."""
-    try:
-        return SchemaPolicy(schema)
-    except ValueError as error:
-        known = " or ".join(f"SchemaPolicy.{one.name} ({one.value!r})" for one in SchemaPolicy)
-        raise ConfigError(f"schema is {schema!r:.200}: give {known}") from error
+    return choice_of(SchemaPolicy, schema, "schema")
 
 
 class _SharedDatabase:

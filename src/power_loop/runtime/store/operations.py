@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from power_loop.contracts.choices import choice_of
 from power_loop.contracts.clock import Clock
 from power_loop.contracts.errors import (
-    ConfigError,
     PowerLoopError,
     SessionExistsError,
     StoreCorruptError,
@@ -83,7 +83,7 @@ class Operations:
         had started by its effect. Raises `archive.invalid`, `session.exists`; with `replace` also `session.busy` and
         `session.has_forks`.
         """
-        choice = _choice(on_conflict)
+        choice = choice_of(OnConflict, on_conflict, "on_conflict")
         if session_id is not None:
             check_session_id(session_id)
         check_whole("max_bytes", max_bytes, least=1)
@@ -286,14 +286,6 @@ class Operations:
 def _known_id(session_id: str) -> None:
     if not is_session_id(session_id):
         raise not_found(session_id)
-
-
-def _choice(on_conflict: OnConflict | str) -> OnConflict:
-    try:
-        return OnConflict(on_conflict)
-    except ValueError as error:
-        known = ", ".join(repr(one.value) for one in OnConflict)
-        raise ConfigError(f"on_conflict is {on_conflict!r:.80}: give one of {known}") from error
 
 
 def _raised(outcome: T | PowerLoopError) -> T:

@@ -206,7 +206,8 @@ def _usage(dialect: Dialect) -> str:
     def total(column: str) -> str:
         return dialect.as_integer(f"COALESCE(SUM(m.{column}), 0)")
 
-    columns = f"created_at_ms, model, session_id, {', '.join(tokens)}, is_estimated"
+    columns = f"created_at_ms, model, session_id, {', '.join(tokens)}, is_estimated, cost_nanos"
+    unpriced = "CASE WHEN cost_nanos IS NULL THEN {} ELSE 0 END"
     day = dialect.day_of("m.created_at_ms")
     # A fold of another strategy than a model's took none.
     return f"""SELECT
@@ -215,11 +216,13 @@ def _usage(dialect: Dialect) -> str:
   m.session_id,
   {total("calls")} AS model_calls,
 {"".join(f"  {total(column)} AS {column},{chr(10)}" for column in tokens)}  {total("is_estimated")} AS estimated_calls,
-  {total("duration_ms")} AS milliseconds
+  {total("duration_ms")} AS milliseconds,
+  {dialect.as_integer("SUM(m.cost_nanos)")} AS cost_nanos,
+  {total("unpriced")} AS unpriced_calls
 FROM (
-  SELECT {columns}, 1 AS calls, duration_ms FROM {{model_calls}}
+  SELECT {columns}, 1 AS calls, duration_ms, {unpriced.format(1)} AS unpriced FROM {{model_calls}}
   UNION ALL
-  SELECT {columns}, model_calls, 0 FROM {{folds}} WHERE model_calls > 0
+  SELECT {columns}, model_calls, 0, {unpriced.format("model_calls")} FROM {{folds}} WHERE model_calls > 0
 ) m
 GROUP BY {day}, m.model, m.session_id"""
 
