@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,7 +20,10 @@ from power_loop import (
     Approve,
     Budget,
     Claim,
+    Deny,
+    Give,
     HookPoint,
+    InputError,
     Lease,
     LeaseLostError,
     LLMAuthError,
@@ -53,7 +57,8 @@ from tests.conformance.backends import BACKENDS, Place
 from tests.conformance.parts import HandClock
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, answers, error_answers, pass_time, until, within_limit
+from .elsewhere import elsewhere
+from .parts import Ears, Gate, answers, error_answers, pass_time, until, watch, within_limit
 
 TEA = AgentSpec("tea", "You know tea.", tools=["look_up"])
 ANY = AgentSpec("tea", "You know tea.")
@@ -78,6 +83,10 @@ def spawn(agent: str = "tea", input: str = "Find tea.", **more: Any) -> Any:
 
 def spawns(*inputs: str, agent: str = "tea") -> Any:
     return calls(*[("spawn_agent", {"agent": agent, "input": one}) for one in inputs])
+
+
+def spawn_each(*agents: str) -> Any:
+    return calls(*[("spawn_agent", {"agent": one, "input": "go"}) for one in agents])
 
 
 class Cast:
@@ -479,6 +488,23 @@ async def test_a_subscriber_of_the_top_hears_the_agents_by_their_path_if_it_want
     assert not elsewhere.events
 
 
+@pytest.mark.parametrize("with_children", [False, True])
+async def test_a_stream_yields_the_agents_events_too_if_it_is_to(make_loop: MakeLoop, with_children: bool) -> None:
+    llm = Cast(top=[spawns("a", "b"), "Done.", "Else."], tea=["x", "y"])
+    loop = make_loop(llm=llm, tool_registry=[look_up, *agent_tools([TEA])])
+    sid, other = await loop.new_session(), await loop.new_session()
+    heard = Ears(loop, session_id=sid, with_children=with_children)
+    seen: list[Any] = []
+    result = await within_limit(watch(loop.stream("go", session_id=sid, with_children=with_children), seen))
+    # What this turn did not do is none of its events.
+    await within_limit(loop.send("Find something else.", session_id=other, tools=()))
+    assert result.final_text == "Done."
+    assert seen == heard.events
+    children = {one.id for one in (await loop.list_sessions(parent_id=sid)).items}
+    paths = {one.agent_path for one in seen}
+    assert paths == {(sid,), *((sid, child) for child in children if with_children)}
+
+
 async def test_a_hook_may_say_no_to_an_agent_and_is_told_of_its_end(make_loop: MakeLoop) -> None:
     seen: list[Any] = []
 
@@ -551,6 +577,121 @@ async def test_giving_up_a_send_gives_up_the_agent_that_it_waits_for(make_loop: 
     assert (await within_limit(loop.abort_pending(sid))).status is SendStatus.ABORTED
     assert not await loop.get_pending(child)
     assert (await loop.resume(child)).status is SendStatus.ABORTED
+
+
+@pytest.mark.parametrize("answer", [Deny("it is too dear"), Give("Nothing was signed.")])
+async def test_an_answer_in_place_of_an_agent_ends_that_agent_and_all_below(make_loop: MakeLoop, answer: Any) -> None:
+    specs = [AgentSpec("middle", "You are middle."), AgentSpec("low", "You are low.")]
+    llm = Cast(
+        top=[spawn_each("middle", "other"), "So be it."],
+        middle=[spawn("low"), "Never."],
+        low=[call("sign", {"paper": "A"}), "Never."],
+        other=[call("sign", {"paper": "B"}), "B is signed."],
+    )
+    tools = [asking("sign"), *agent_tools([*specs, AgentSpec("other", "You are other.")])]
+    loop = make_loop(llm=llm, tool_registry=tools)
+    sid = await loop.new_session()
+    waits = await within_limit(loop.send("go", session_id=sid))
+    by_agent = {one.data["agent"]: one for one in waits.pending if one.data is not None}
+    middle, other = [by_agent[name].data["session_id"] for name in ("middle", "other")]  # type: ignore[index]
+    low = await child_of(loop, middle)
+    # In another process.
+    loop = make_loop(llm=llm, tool_registry=tools)
+    still = await within_limit(loop.resume(sid, answers={by_agent["middle"].call_id: answer}))
+    assert (still.status, [one.call_id for one in still.pending]) == (
+        SendStatus.WAITING_FOR_INPUT,
+        [by_agent["other"].call_id],
+    )
+    for ended in (middle, low):
+        assert await loop.get_pending(ended) == ()
+        assert (await loop.resume(ended)).status is SendStatus.ABORTED
+    [asked] = await loop.get_pending(other)
+    await within_limit(loop.resume(other, answers={asked.call_id: Approve()}))
+    assert (await within_limit(loop.resume(sid))).final_text == "So be it."
+    assert {name: len(llm[name].requests) for name in ("top", "middle", "low", "other")} == {
+        "top": 2, "middle": 1, "low": 1, "other": 2,
+    }  # fmt: skip
+
+
+async def test_an_answer_that_cannot_be_taken_leaves_the_agent_as_it_is(make_loop: MakeLoop) -> None:
+    llm = Cast(top=[spawn(), "Done."], tea=[call("sign", {"paper": "A"}), "Signed."])
+    loop = make_loop(llm=llm, tool_registry=[asking("sign"), *agent_tools([AgentSpec("tea", "You know tea.")])])
+    sid = await loop.new_session()
+    [waits] = (await within_limit(loop.send("go", session_id=sid))).pending
+    with pytest.raises(InputError):
+        await loop.resume(sid, answers={waits.call_id: Approve()})
+    child = await child_of(loop, sid)
+    [asked] = await loop.get_pending(child)
+    await within_limit(loop.resume(child, answers={asked.call_id: Approve()}))
+    assert (await within_limit(loop.resume(sid))).final_text == "Done."
+
+
+# What a process does that knows nothing of the turn but its session's id.
+_THIRD = """
+import asyncio, sys
+from power_loop import StatefulAgentLoop, open_store
+from power_loop.testing import ScriptedLLM
+
+async def main():
+    store = await open_store(sys.argv[1])
+    if sys.argv[3] == "ask":
+        print((await store.ask_to_cancel(sys.argv[2], reason="from afar")).owner is not None)
+    else:
+        async with StatefulAgentLoop(llm=ScriptedLLM([]), store=store) as loop:
+            print(await loop.cancel(sys.argv[2], reason="from afar"))
+    await store.aclose()
+
+asyncio.run(main())
+"""
+
+
+async def third(dsn: str, sid: str, act: str) -> str:
+    """Let another process cancel a session; return what it was told."""
+    command = (sys.executable, "-c", _THIRD, dsn, sid, act)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    return out.decode().strip()
+
+
+@pytest.mark.parametrize("act", ["ask", "cancel"])
+async def test_a_third_process_cancels_a_whole_tree_that_runs(make_loop: MakeLoop, dsn: str, act: str) -> None:
+    gate = Gate()
+    middle, low = AgentSpec("middle", "You are middle."), AgentSpec("low", "You are low.")
+    llm = Cast(top=[spawn_each("middle", "low")], middle=[spawn("low")], low=[gate.then("x"), gate.then("y")])
+    loop = make_loop(llm=llm, tool_registry=agent_tools([middle, low]))
+    sid = await loop.new_session()
+    sending = asyncio.ensure_future(loop.send("go", session_id=sid))
+    await within_limit(until(lambda: gate.came == 2))
+    assert await third(dsn, sid, act) == "True"
+    result = await within_limit(sending)
+    assert (result.status, result.reason, gate.cancelled) == (SendStatus.CANCELLED, "from afar", 2)
+    tree = [sid]
+    for parent in tree:
+        tree += [one.id for one in (await loop.list_sessions(parent_id=parent)).items]
+    assert len(tree) == 4
+    for one in tree:
+        assert ((await loop.resume(one)).status, (await loop.get_session(one)).owner) == (SendStatus.CANCELLED, None)
+
+
+async def test_a_third_process_cancels_an_agent_that_another_one_drives(make_loop: MakeLoop, dsn: str) -> None:
+    gate = Gate()
+    llm = Cast(top=[spawn(), "It was cancelled."], tea=[call("sign", {"paper": "A"}), gate.then("Never.")])
+    tools = [asking("sign"), *agent_tools([AgentSpec("tea", "You know tea.")])]
+    loop = make_loop(llm=llm, tool_registry=tools)
+    sid = await loop.new_session()
+    await within_limit(loop.send("go", session_id=sid))
+    child = await child_of(loop, sid)
+    [asked] = await loop.get_pending(child)
+    # Its parent waits and is driven by nobody.
+    driving = asyncio.ensure_future(
+        elsewhere(make_loop, dsn, llm=llm, tool_registry=tools).resume(child, answers={asked.call_id: Approve()})
+    )
+    await gate.someone()
+    assert await third(dsn, sid, "cancel") == "False", "it waits, and nobody drives it"
+    assert await third(dsn, child, "cancel") == "True"
+    assert ((await within_limit(driving)).status, gate.cancelled) == (SendStatus.CANCELLED, 1)
+    assert (await within_limit(loop.resume(sid))).final_text == "It was cancelled."
+    assert "from afar" in error_answers(llm["top"].requests[-1])[0]
 
 
 async def test_a_prune_leaves_the_agents_of_a_send_that_has_not_ended(make_loop: MakeLoop) -> None:

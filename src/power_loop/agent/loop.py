@@ -88,7 +88,7 @@ from power_loop.core.turn.compact import compact
 from power_loop.core.turn.options import SendOptions
 from power_loop.core.turn.outcome import pending_call
 from power_loop.core.turn.scope import TurnScope
-from power_loop.core.turn.seat import TurnSeat, join
+from power_loop.core.turn.seat import Listener, TurnSeat, join
 from power_loop.core.turn.turn import Turn, TurnKit
 from power_loop.runtime.store.open import open_store, schema_policy_of
 from power_loop.tools.registry import ToolRegistry, ToolsLike
@@ -477,11 +477,13 @@ class StatefulAgentLoop:
         reasoning_effort: str | None = None,
         budget: Budget | None = None,
         on_busy: OnBusy | str = OnBusy.RAISE,
+        with_children: bool = False,
     ) -> TurnStream:
         """Send, and watch: `async with loop.stream(...) as events: async for event in events: ...`; then
         `events.result`.
 
-        Takes what `send` takes. Leaving the block early cancels the turn.
+        Takes what `send` takes. `with_children` yields the events of the sub-agents below the session as well, which
+        `event.agent_path` tells apart. Leaving the block early cancels the turn.
         """
         self._check_open()
         asked = read_send(
@@ -504,10 +506,11 @@ class StatefulAgentLoop:
         busy = on_busy_of(on_busy)
         scope = TurnScope()
 
-        async def start(listener: EventQueue) -> StatefulResult:
+        async def start(events: EventQueue) -> StatefulResult:
             with self._at_work():
                 follow(scope, cancellation)
                 try:
+                    listener = Listener(events, with_children)
                     return await self._send(session_id, asked, scope, on_busy=busy, listener=listener)
                 finally:
                     scope.close()
@@ -1131,7 +1134,7 @@ class StatefulAgentLoop:
         scope: TurnScope,
         *,
         on_busy: OnBusy = OnBusy.RAISE,
-        listener: EventQueue | None = None,
+        listener: Listener | None = None,
         is_run: bool = False,
     ) -> TurnSeat:
         store = self._store or await self.get_store()
@@ -1184,7 +1187,7 @@ class StatefulAgentLoop:
         scope: TurnScope,
         *,
         on_busy: OnBusy,
-        listener: EventQueue | None = None,
+        listener: Listener | None = None,
     ) -> StatefulResult:
         seat = await self._turn_seat(session_id, asked.tools, scope, on_busy=on_busy, listener=listener)
         return await begin.send(

@@ -249,6 +249,14 @@ class Agents:
         for agent_id, index in tuple(turn.children):
             await self.end_one(agent_id, index, reason)
 
+    async def end_of(self, call: OpenCall, reason: str) -> None:
+        """End what the sub-agent that a call waits for still has to do for it."""
+        agent_id = _asked_agent(call)
+        with contextlib.suppress(SessionNotFoundError):
+            sent = await self._kit.store.get_send(agent_id, request_id=call.idempotency_key)
+            if sent is not None:
+                await self.end_one(agent_id, sent.index, reason)
+
     async def end_one(self, agent_id: str, index: int, reason: str) -> None:
         """End what a sub-agent still has to do in a send, if there is anything."""
         store = self._kit.store
@@ -265,8 +273,7 @@ class Agents:
 
     async def is_awake(self, call: OpenCall) -> bool:
         """Tell whether a call that waits for a sub-agent may go on, because that waits for nobody any more."""
-        asked: Any = (call.wait_data or {}).get("data") or {}
-        agent_id, store = asked.get("session_id"), self._kit.store
+        agent_id, store = _asked_agent(call), self._kit.store
         try:
             sent = await store.get_send(agent_id, request_id=call.idempotency_key)
             if sent is None or sent.status is not SendStatus.WAITING_FOR_INPUT:
@@ -438,6 +445,12 @@ def _limits_left(turn: Turn) -> SendLimits:
         max_tokens=None if limits.max_tokens is None else max(turn.tokens_left, 1),
         max_tool_calls=None if limits.max_tool_calls is None else max(turn.tool_calls_left, 0),
     )
+
+
+def _asked_agent(call: OpenCall) -> Any:
+    """Return the session of the sub-agent that a call waits for."""
+    asked: Any = (call.wait_data or {}).get("data") or {}
+    return asked.get("session_id")
 
 
 def _output(agent: Agent, result: StatefulResult) -> ToolOutput:

@@ -68,6 +68,11 @@ class Answers:
             # Somebody else answered since the caller looked.
             raise _not_waiting(turn.session_id, min(late), "settled")
 
+    @property
+    def left_agents(self) -> list[OpenCall]:
+        """The calls that are settled by an answer while a sub-agent of theirs still has something to do."""
+        return [one.call for one in self._taken if one.is_final and one.call.wait_kind is WaitKind.AGENT]
+
     async def commit(self) -> None:
         """Make all of them durable in one transaction, and announce them."""
         turn, taken = self._turn, self._taken

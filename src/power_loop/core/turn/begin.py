@@ -432,6 +432,10 @@ async def _go_on(seat: TurnSeat, sent: SendRecord, answers: Mapping[str, Answer]
             raise
         turn.count_dropped(sent.dropped_usage, sent.dropped_cost_nanos)
         turn.announce(SendStarted(sent.request_id, is_resume=True, missing_tools=turn.missing_tools))
+        # Before their calls are settled: whoever dies in between finds agents that wait for nobody.
+        for call in given.left_agents:
+            if turn.agents is not None:
+                await turn.agents.end_of(call, "its parent's call was answered without it")
         await given.commit()
         await _wake_calls(turn)
         return await drive(turn)

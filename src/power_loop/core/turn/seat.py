@@ -45,6 +45,14 @@ async def _nothing() -> Exception | None:
 
 
 @frozen
+class Listener:
+    """Is who watches a turn: where its events go, and whether those of the sub-agents below go there too."""
+
+    events: EventQueue
+    with_children: bool = False
+
+
+@frozen
 class TurnSeat:
     """Is where a turn takes place: what its handle gives it, its session, its tools, its stop switch, who listens.
 
@@ -60,7 +68,7 @@ class TurnSeat:
     session_id: str
     tools: ToolRegistry
     scope: TurnScope
-    listener: EventQueue | None = None
+    listener: Listener | None = None
     on_busy: OnBusy = OnBusy.RAISE
     on_waiting: Callable[[], object] = _nobody
     drive_inbox: Callable[[], Coroutine[Any, Any, Exception | None]] = _nothing
@@ -139,7 +147,12 @@ def _listening(seat: TurnSeat) -> Iterator[None]:
     if seat.listener is None:
         yield
         return
-    subscription = seat.kit.bus.subscribe(seat.listener.put, session_id=seat.session_id, name="stream")
+    subscription = seat.kit.bus.subscribe(
+        seat.listener.events.put,
+        session_id=seat.session_id,
+        with_children=seat.listener.with_children,
+        name="stream",
+    )
     try:
         yield
     finally:

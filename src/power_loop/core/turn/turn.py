@@ -134,6 +134,10 @@ class AgentRunner(Protocol):
         """End what sub-agents of the send still have to do."""
         ...
 
+    async def end_of(self, call: OpenCall, reason: str) -> None:
+        """End what the sub-agent that a call waits for still has to do for it."""
+        ...
+
     async def is_awake(self, call: OpenCall) -> bool:
         """Tell whether a call that waits for a sub-agent may go on, because that waits for nobody any more."""
         ...
