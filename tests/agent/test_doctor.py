@@ -8,6 +8,7 @@ import contextlib
 import json
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +389,9 @@ async def test_a_damaged_session_is_not_forked_with_a_raw_error(make_loop: MakeL
     ("damage", "check"),
     [
         ("UPDATE pl_model_calls SET reply_seq = 'x' WHERE session_id = '{sid}' AND reply_seq = 2", "usage.damaged"),
+        ("UPDATE pl_model_calls SET send_index = 'x' WHERE session_id = '{sid}'", "usage.damaged"),
+        ("UPDATE pl_model_calls SET input_tokens = 'x' WHERE session_id = '{sid}'", "usage.damaged"),
+        ("UPDATE pl_model_calls SET input_tokens = 1e400 WHERE session_id = '{sid}'", "usage.damaged"),
         ("UPDATE pl_messages SET send_index = 'x' WHERE session_id = '{sid}' AND seq = 4", "log.damaged"),
         (
             "INSERT INTO pl_blobs VALUES ('{sid}', X'00', 1, 'x'), ('{sid}', 'd', 1, X'00')",
@@ -452,6 +456,41 @@ async def test_rows_of_no_session_are_removed_and_those_of_a_forks_history_are_n
     assert {one.session_id for one in orphans if not one.is_repaired} == {bank.other}
     assert {one.session_id for one in await found(bank)} == {bank.other}
     assert len(await bank.store.get_messages(fork)) == 10
+
+
+INDEX_DAMAGE = {
+    "INSERT INTO {i} ({i}) VALUES ('delete-all')": (2, 0),
+    "DELETE FROM {i} WHERE rowid = (SELECT MIN(number) FROM {m})": (1, 0),
+    "DELETE FROM {m} WHERE number = (SELECT MIN(number) FROM {m})": (0, 1),
+    "UPDATE {m} SET terms = (SELECT terms FROM {m} WHERE text = 'likes tea')": (1, 0),
+    "UPDATE {m} SET terms = terms || ' ' || terms WHERE text = 'likes tea'": (1, 0),
+    "INSERT INTO {i} (rowid, terms) VALUES (7, 'word')": (0, 1),
+}
+
+
+@pytest.mark.promise("doctor")
+@pytest.mark.parametrize(("damage", "wrong"), INDEX_DAMAGE.items())
+async def test_an_index_of_words_that_is_out_of_step_with_the_memories_is_told_and_built_anew(
+    dsn: str, damage: str, wrong: tuple[int, int]
+) -> None:
+    store = await open_store(dsn)
+    if store.memories._rows.full_text is None:
+        pytest.skip("SQLite has no FTS5 here")
+    for text in ("likes tea", "lives in Paris"):
+        await store.memories.add("ann", text)
+    assert [one async for one in store.diagnose(repair=True)] == []
+    with closing(sqlite3.connect(dsn)) as database, database:
+        database.execute(damage.format(i="pl_memories_by_terms", m="pl_memories"))
+    [told] = [one async for one in store.diagnose()]
+    assert (told.kind, told.check, told.is_repaired) == (FindingKind.INCONSISTENT, "memory.index", False)
+    lost, strays = wrong
+    assert f"does not find {lost} memories as they are, and finds {strays} that are not there" in told.message
+    [mended] = [one async for one in store.diagnose(repair=True)]
+    assert mended.is_repaired
+    assert [one async for one in store.diagnose()] == []
+    left = {one.text for one in await store.memories.newest("ann")}
+    assert {one.text for one in await store.memories.search("ann", "tea Paris")} == left
+    await store.aclose()
 
 
 async def test_what_waits_and_what_is_unknown_is_listed_and_is_no_damage(make_loop: MakeLoop, bank: Bank) -> None:

@@ -194,6 +194,47 @@ async def test_nothing_secret_stands_in_a_file(tmp_path: Path, monkeypatch: pyte
             await llm.generate(request, ignore)
 
 
+def blocks(run: str, key: str, name: str) -> Message:
+    """Return a reply with blocks of a provider's own, whose ids and secrets are those of one run."""
+    thought = {"type": "reasoning", "id": f"rs_{run}00000000", "summary": [f"{name} asks"], "n": 1.0}
+    search = {"type": "web_search", "id": f"ws_{run}00000000", "reasoning_id": f"rs_{run}00000000", "api_key": key}
+    found = {"type": "web_result", "tool_use_id": f"ws_{run}00000000", "url": f"https://host/?q={name}&k={key}"}
+    parts = (
+        ReasoningPart(f"{name} asks", raw=json.dumps(thought)),
+        *[OpaquePart(json.dumps(one)) for one in (search, found)],
+        OpaquePart('{"type" : "kept",  "x": 1.50}'),
+        OpaquePart(f"no JSON, {key}"),
+    )
+    return Message(Role.ASSISTANT, parts, Origin("openai", "gpt"))
+
+
+async def test_a_providers_own_blocks_are_the_same_in_every_run_and_hold_no_secret(tmp_path: Path) -> None:
+    def scrub(text: str) -> str:
+        return text.replace("Emma", "<name>").replace("Ann", "<name>")
+
+    said = blocks("aaaa", KEY, "Emma")
+    with Cassette(tmp_path / "c", ScriptedLLM([LLMResponse(said)]), record="once", scrub=scrub) as llm:
+        given = (await llm.generate(LLMRequest((user_message("Hm?"), said, user_message("And?"))), ignore)).message
+        assert given.parts == said.parts, "whoever records is given the whole, to the byte"
+    text = (tmp_path / "c").read_text()
+    assert not [one for one in (KEY, "Emma", "aaaa") if one in text]
+    # Another run meets other ids and another key.
+    again = LLMRequest((user_message("Hm?"), blocks("bbbb", KEY[::-1], "Ann"), user_message("And?")))
+    with pytest.raises(CassetteMismatchError), Cassette(tmp_path / "c", scrub=scrub) as llm:
+        await llm.generate(again, ignore)
+    again = LLMRequest((user_message("Hm?"), blocks("bbbb", KEY + "9", "Ann"), user_message("And?")))
+    with Cassette(tmp_path / "c", scrub=scrub) as llm:
+        played = (await llm.generate(again, ignore)).message.parts
+    raws = [one.raw for one in played if isinstance(one, (ReasoningPart, OpaquePart))]
+    assert json.loads(raws[0] or "")["id"] == "rs_bbbb00000000", "ids of this run stand where they stood"
+    assert json.loads(raws[2] or "") == {
+        "type": "web_result",
+        "tool_use_id": "ws_bbbb00000000",
+        "url": "https://host/?q=<name>&k=<secret>",
+    }
+    assert raws[3:] == ['{"type" : "kept",  "x": 1.50}', "no JSON, <secret>"]
+
+
 async def test_a_secret_that_comes_in_pieces_stands_in_no_file(tmp_path: Path) -> None:
     class InPieces(ScriptedLLM):
         async def generate(self, request: LLMRequest, emit: Any) -> LLMResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,9 @@ _OWN_ID = r"\b(?:sess|call|run|tmr)_[0-9a-hjkmnp-tv-z]{16}\b"
 # A shorter id may be a word of the text.
 _MIN_ID_CHARS = 8
 # Where these stand in a message they are no text of anybody's.
-_PLAIN = frozenset({"type", "role", "media_type", "data", "raw", "wire", "model", "field", "format", "name"})
+_PLAIN = frozenset({"type", "role", "media_type", "data", "wire", "model", "field", "format", "name"})
+# Holds a provider's own block, as the text of its JSON.
+_RAW = "raw"
 
 
 class NormalForm:
@@ -61,11 +64,26 @@ class NormalForm:
             call_id = value.get("id") if value.get("type") == "tool_call" else value.get("call_id")
             if isinstance(call_id, str) and call_id:
                 self._name(call_id, "call")
-            for one in value.values():
+            for key, one in value.items():
+                if key == _RAW and isinstance(one, str):
+                    self._meet_block_ids(_block_of(one))
                 self._meet_call_ids(one)
         elif isinstance(value, list):
             for one in value:
                 self._meet_call_ids(one)
+
+    def _meet_block_ids(self, value: Any) -> None:
+        """Number the ids in a provider's own block, under the kind with which they begin."""
+        if isinstance(value, dict):
+            for key, one in value.items():
+                if (key == "id" or key.endswith("_id")) and isinstance(one, str) and len(one) >= _MIN_ID_CHARS:
+                    kind, _, rest = one.partition("_")
+                    self._name(one, kind if rest and kind.isalpha() else "block")
+                else:
+                    self._meet_block_ids(one)
+        elif isinstance(value, list):
+            for one in value:
+                self._meet_block_ids(one)
 
     def _name(self, real: str, kind: str) -> str:
         if real not in self._names:
@@ -78,11 +96,29 @@ class NormalForm:
             return {name: self._walked(one, name) for name, one in value.items()}
         if isinstance(value, list):
             return [self._walked(one, key) for one in value]
+        if key == _RAW and isinstance(value, str):
+            return self._block(value)
         if not isinstance(value, str) or key in _PLAIN or (key == "url" and value.startswith("data:")):
             return value
         if key in ("id", "call_id") and value in self._names:
             return self._names[value]
         return self.text(value)
+
+    def _block(self, raw: str) -> str:
+        """Return a provider's own block, to the byte where there is nothing to change in it."""
+        block = _block_of(raw)
+        if block is None:
+            return self.text(raw)
+        normal = _mapped(self.redaction.value(block), self.text)
+        return raw if normal == block else json.dumps(normal, separators=(",", ":"))
+
+
+def _block_of(raw: str) -> Any:
+    """Return the JSON of a provider's own block; None where it is none."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

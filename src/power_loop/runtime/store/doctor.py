@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from power_loop.contracts.clock import Clock
@@ -35,6 +36,7 @@ from power_loop.runtime.store.sql.tables import (
     Table,
 )
 from power_loop.runtime.store.tool_calls import is_pruned
+from power_loop.runtime.store.word_index import WordIndex
 
 # Sessions whose ids, and messages whose text, are held in memory at the same time.
 _PAGE = 200
@@ -80,6 +82,9 @@ class Doctor:
         for table in SESSION_TABLES:
             async for finding in self._strays(table, repairs=repairs):
                 yield finding
+        index = await WordIndex(self._database, self._render).examine(repairs=repairs)
+        if index is not None:
+            yield index
 
     # ---- one session ----
 
@@ -140,7 +145,7 @@ class Doctor:
                 budgets=await self._rows(tx, BUDGETS, f"{mine} ORDER BY send_index", session_id),
                 holds=await self._rows(tx, BUDGET_HOLDS, f"{mine} ORDER BY number, level", session_id),
                 timers=await self._rows(tx, TIMERS, f"{mine} ORDER BY id", session_id),
-                reply_tokens={int(send): int(n) for send, n in await self._query(tx, _REPLIES, session_id)},
+                reply_tokens=_tokens_of(await self._query(tx, _REPLIES, session_id)),
                 blobs=[digest for (digest,) in await self._query(tx, _DIGESTS, session_id)],
                 shown_beside=await self._shown_beside(tx, session_id),
             )
@@ -292,6 +297,12 @@ class Doctor:
         names = [column.name for column in table.columns if column.name not in left_out]
         sql = f"SELECT {', '.join(names)} FROM {{{table.name}}} WHERE {where}"
         return [dict(zip(names, row, strict=True)) for row in await self._query(tx, sql, session_id)]
+
+
+def _tokens_of(rows: Sequence[Row]) -> dict[int, int]:
+    """Return the tokens of each send; a row whose values are no numbers is found as that."""
+    # MySQL makes a decimal of a sum of integers.
+    return {send: int(n) for send, n in rows if isinstance(send, int) and isinstance(n, (int, Decimal))}
 
 
 def _whole(body: object, where: str) -> None:

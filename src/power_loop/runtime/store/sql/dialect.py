@@ -40,12 +40,17 @@ class FullText:
     namespace, terms that are nothing but letters, and a limit.
 
     Where the index does not do that by itself, `add` enters a row's number and terms, and `remove` takes them out.
+    There, `sizes` is its table with the number of each row and how many terms it has (`id`, `sz`), `phrase` the query
+    that tells whether it has a phrase under a number, and `rebuild` makes it anew from the rows.
     """
 
     query: str
     params: Callable[[str, Sequence[str], int], Sequence[Any]]
     add: str | None = None
     remove: str | None = None
+    sizes: str = ""
+    phrase: str = ""
+    rebuild: str | None = None
 
 
 class Dialect(Protocol):
@@ -216,6 +221,9 @@ class SqliteDialect:
             lambda namespace, terms, limit: (namespace, " OR ".join(terms), limit),
             f"INSERT INTO {name} (rowid, {column}) VALUES (?, ?)",
             f"INSERT INTO {name} ({name}, rowid, {column}) VALUES ('delete', ?, ?)",
+            f"{name}_docsize",
+            f"SELECT 1 FROM {name} WHERE {name} MATCH ? AND rowid = ?",
+            f"INSERT INTO {name} ({name}) VALUES ('rebuild')",
         )
 
     def placeholders(self, sql: str) -> str:
