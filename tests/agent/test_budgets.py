@@ -18,6 +18,7 @@ from power_loop import (
     Compaction,
     ConfigError,
     FoldFailed,
+    FoldStarted,
     Granted,
     HookPoint,
     InputError,
@@ -38,6 +39,7 @@ from power_loop import (
     SendStatus,
     SessionNotFoundError,
     StatefulAgentLoop,
+    StoreFullError,
     SystemClock,
     Usage,
     Veto,
@@ -358,6 +360,39 @@ async def test_a_fold_is_paid_by_the_send_that_needs_it(make_loop: MakeLoop) -> 
     assert (budget.lost, budget.reserved) == (Amounts(), Amounts())
     assert (result.usage.total_tokens, result.cost) == (model.taken.tokens, model.taken.cost)
     assert (await loop.get_session_stats(sid)).cost == model.taken.cost
+
+
+async def test_a_fold_whose_payment_cannot_be_stored_is_made_by_a_resume(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @tool(effect="read")
+    def look() -> str:
+        """Look at a place."""
+        return "grass and stones " * 30
+
+    info = ModelInfo("scripted", "scripted", context_window_tokens=8_000, max_output_tokens=1_000)
+    model = Folding(60)
+    config = LoopConfig(limits=SendLimits(max_rounds=None), compaction=Compaction())
+    loop = make_loop(llm=ScriptedLLM([model], info=info, repeat_last=True), tool_registry=[look], config=config)
+    ears, store = Ears(loop), await loop.get_store()
+    reserve, refused = type(store).reserve, []
+
+    async def reserve_unless_a_fold_begins(self: Any, *args: Any, **more: Any) -> Any:
+        if ears.of(FoldStarted) and not refused:
+            refused.append(True)
+            raise StoreFullError("the disk is full")
+        return await reserve(self, *args, **more)
+
+    monkeypatch.setattr(type(store), "reserve", reserve_unless_a_fold_begins)
+    sid = await loop.new_session()
+    with pytest.raises(StoreFullError):
+        await loop.send("Look.", session_id=sid, budget=Budget(max_tokens=10_000_000))
+    asked = len(loop.llm.requests)
+    result = await loop.resume(sid)
+    assert is_fold(loop.llm.requests[asked])
+    assert (result.final_text, model.folds > 0) == ("All seen.", True)
+    budget = await budget_of(loop, sid)
+    assert (budget.spent.tokens, budget.lost, budget.reserved) == (model.taken.tokens, Amounts(), Amounts())
 
 
 async def test_a_fold_that_is_not_paid_for_is_not_made(make_loop: MakeLoop) -> None:

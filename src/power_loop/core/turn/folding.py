@@ -168,7 +168,10 @@ class _Work:
         return True
 
     async def _folded(self) -> Any:
-        """Return what the strategy makes of the task; `_NOTHING`, announced and paid for, where it fails."""
+        """Return what the strategy makes of the task; `_NOTHING`, announced and paid for, where it fails.
+
+        Raises what kept the store from writing down what pays for it, as for a call of the turn's own.
+        """
         turn, within_s = self._turn, self._settings.timeout_s
         try:
             return await turn.scope.interruptible(_called(self._strategy, self._task()), within_s=within_s)
@@ -185,6 +188,8 @@ class _Work:
             self._failed("internal", said(error))
         finally:
             self._meter.is_over = True
+        if self._meter.failure is not None:
+            raise self._meter.failure
         return _NOTHING
 
     def _tell(self, message: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from power_loop.contracts.budgets import sum_of_costs
-from power_loop.contracts.errors import LLMError
+from power_loop.contracts.errors import LeaseLostError, LLMError, StoreError
 from power_loop.contracts.llm import Emit, LLMRequest, LLMResponse, LLMService, ModelInfo, Usage
 from power_loop.core.context.tokens import estimate_message, estimate_request
 from power_loop.core.turn.given_reply import read_reply
@@ -17,7 +17,10 @@ MAX_CALLS = 256
 
 
 class Meter:
-    """Counts what lent models took together, as long as they are lent."""
+    """Counts what lent models took together, as long as they are lent.
+
+    `failure` is why the store could not write down what pays for a call: that is no failure of the stranger's work.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
@@ -25,6 +28,7 @@ class Meter:
         self.usage = Usage()
         self.cost_nanos: int | None = None
         self.is_over = False
+        self.failure: StoreError | LeaseLostError | None = None
 
     def count(self, usage: Usage, cost_nanos: int | None) -> None:
         """Count a reply."""
@@ -58,6 +62,9 @@ class LentModel:
             hold, request = await hold_call(turn, request, tokens=tokens, info=info, is_inside=True)
         except OutOfBudget as out:
             raise LLMError(out.reason, model=info.model) from None
+        except (StoreError, LeaseLostError) as error:
+            self._meter.failure = error
+            raise
         try:
             response = await self._generate(request, emit)
         except LLMError:
