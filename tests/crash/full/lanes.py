@@ -43,6 +43,12 @@ BEYOND = {
 }
 
 BEYOND["asked", "overlap"] = BEYOND["asked", "sigstop"]
+for _scenario in ("follow_up", "queued_send", "late_follow_up"):
+    for _kind in ("disk-full", "io-error"):
+        BEYOND[_scenario, _kind] = (
+            "where the disk refuses the follow-up, the tool that leaves it, or the send that it began, fails and says"
+            " so, as it has to be; the verdict compares with a run in which nobody was told that"
+        )
 
 Settings = dict[str, tuple[Scenario, Setting]]
 
@@ -250,7 +256,7 @@ def double_cells(rows: Iterable[Row], *, seed: int = 0, most: int | None = None)
 
 def _disk_cells(lane: Lane, scenario: Scenario, seed: int) -> Iterator[Cell]:
     for kind, (_, _, calls) in FAULTS.items():
-        for call in calls:
+        for call in calls if (scenario.name, kind) not in BEYOND else ():
             count = count_calls(lane.first.stage(scenario.name), call)
             for number in range(1, count + 1):
                 yield Cell(lane.name, scenario.name, str(Point(call, number)), kind, scenario.ways[0])
