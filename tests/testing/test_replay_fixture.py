@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from power_loop import ConfigError, LoopConfig, StatefulAgentLoop, tool
-from power_loop.testing import Cassette, ScriptedLLM, call, check_replay_fixture, write_replay_fixture
+from power_loop.testing import Cassette, ScriptedLLM, call, check_replay_fixture, replay_fixture, write_replay_fixture
 
 
 @tool(effect="read")
@@ -63,3 +63,12 @@ async def test_its_requests_are_a_cassette_of_the_session(archive: bytes, tmp_pa
             session_id = await live.new_session()
             assert (await live.send("One and two?", session_id=session_id)).final_text == "Three."
             assert (await live.send("Sure?", session_id=session_id)).final_text == "Yes."
+
+
+async def test_a_session_of_more_calls_than_are_read_at_once_becomes_one_too(
+    archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_fixture, "PAGE", 2)
+    async with loop(config=LoopConfig(system_prompt="You count.")) as today:
+        assert (await write_replay_fixture(today, archive, tmp_path / "sum.jsonl")).calls == 3
+        assert (await check_replay_fixture(today, tmp_path / "sum.jsonl")).calls == 3

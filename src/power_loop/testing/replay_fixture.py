@@ -5,11 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from power_loop import ConfigError, LLMResponse, Redaction, Replayed, StatefulAgentLoop, StopReason, open_store
+from power_loop import (
+    ConfigError,
+    LLMResponse,
+    ModelCall,
+    Redaction,
+    Replayed,
+    StatefulAgentLoop,
+    StopReason,
+    open_store,
+)
 from power_loop.testing.cassette import normal_request, value_differences
 from power_loop.testing.cassette_file import Entry, read_cassette, write_cassette
 from power_loop.testing.normal_form import NormalForm
 from power_loop.testing.traffic import info_value, response_value
+
+#: Model calls of one read.
+PAGE = 500
 
 
 async def write_replay_fixture(loop: StatefulAgentLoop, archive: bytes, path: str | os.PathLike[str]) -> Replayed:
@@ -25,7 +37,11 @@ async def write_replay_fixture(loop: StatefulAgentLoop, archive: bytes, path: st
     try:
         session_id = await store.import_session(archive)
         log = {record.seq: record.message for record in await store.get_messages(session_id)}
-        calls = {one.reply_seq: one.call for one in await store.get_model_calls(session_id, limit=max(len(log), 1))}
+        calls: dict[int, ModelCall] = {}
+        before: int | None = None
+        while page := await store.get_model_calls(session_id, before_seq=before, limit=PAGE):
+            calls.update((one.reply_seq, one.call) for one in page)
+            before = page[-1].reply_seq
     finally:
         await store.aclose()
     entries = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,11 +90,42 @@ async def test_links_are_told_and_never_followed_and_strange_media_are_named() -
     )
 
 
-async def test_a_list_without_an_end_is_an_error() -> None:
-    async with hostile("endless") as client:
+@pytest.mark.parametrize("how", ["endless", "empty pages"])
+async def test_a_list_without_an_end_is_an_error(how: str) -> None:
+    async with hostile(how) as client:
         client.MAX_LISTED = 10
         with pytest.raises(MCPError, match="more than 10 tools"):
-            await client.list_tools()
+            await within_limit(client.list_tools())
+
+
+async def test_numbers_that_are_none_and_listeners_that_fail_end_no_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[Any] = []
+
+    def listener(*heard: Any) -> None:
+        told.append(heard)
+        raise KeyError("of the application")
+
+    async with hostile("progresses") as client:
+        result = await within_limit(client.call_tool("act", on_progress=listener))
+    assert (result.content, told) == ([{"type": "text", "text": "done"}], [(1.0, 4.0, None)])
+    async with hostile("changes", os.devnull) as client:
+        client.on_tools_changed = lambda: listener("changed")
+        assert (await within_limit(client.call_tool("act"))).content == [{"type": "text", "text": "done"}]
+    assert told[1:] == [("changed",)]
+    assert caplog.text.count("of the application") >= 2
+
+
+async def test_a_server_gets_no_secret_of_this_process_and_answers_every_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHOP_API_KEY", "secret")
+    async with hostile("environment") as client:
+        told = await within_limit(asyncio.to_thread(asyncio.run, client.call_tool("act")))
+    names = told.content[0]["text"].split()
+    assert "PATH" in names
+    assert "SHOP_API_KEY" not in names
 
 
 # ---- when it says nothing ----
@@ -169,6 +201,19 @@ async def test_a_tool_that_is_changed_behind_ones_back_is_not_called(tmp_path: P
     assert state.read_text() == "x"
 
 
+async def test_a_server_that_does_not_say_what_it_changed_is_asked_again_before_it_is_called(tmp_path: Path) -> None:
+    state = tmp_path / "calls"
+    async with hostile("hides", state) as client:
+        made = await register_mcp_tools(ToolRegistry(), client)
+        await made.call("act", {}, None)
+        with pytest.raises(ToolError, match="not at the moment"):
+            await made.call("act", {}, None)
+        # ---- nor is it called by whoever comes while another one looks
+        ends = await asyncio.gather(*(made.call("act", {}, None) for _ in range(3)), return_exceptions=True)
+    assert ["has changed" in str(end) for end in ends] == [True] * 3
+    assert state.read_text() == "xl"
+
+
 async def test_what_a_person_cannot_see_in_a_description_is_not_shown_to_a_model() -> None:
     async with hostile("hidden") as client:
         registry = ToolRegistry()
@@ -185,6 +230,8 @@ async def test_a_tool_that_cannot_be_offered_or_is_there_already_leaves_the_regi
     async with hostile("fine") as client:
         with pytest.raises((ToolDefinitionError, ConfigError), match="fs_act"):
             await register_mcp_tools(registry, client, prefix="fs.")
+        with pytest.raises(ConfigError, match="the effect of 'act' is 'raed': give one of 'read'"):
+            await register_mcp_tools(registry, client, effects={"act": "raed"})
         with pytest.raises(ConfigError, match="does not offer"):
             await register_mcp_tools(registry, client, only=["nothing"])
     assert registry.names == ("fs_act",)

@@ -131,6 +131,28 @@ async def test_the_official_client_uses_it(folder: Path) -> None:
         assert sent["structuredContent"]["final_text"] == "You said: hello"
 
 
+def test_an_answer_that_is_being_written_is_whole_although_its_request_is_cancelled(folder: Path) -> None:
+    def asked(number: int, method: str, **params: Any) -> bytes:
+        return json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode() + b"\n"
+
+    with subprocess.Popen([sys.executable, *RUN], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(asked(1, "tools/call", name="new_session", arguments={}))
+        server.stdin.flush()
+        sid = json.loads(server.stdout.readline())["result"]["structuredContent"]["session_id"]
+        given = {"session_id": sid, "text": "x" * 1_000_000}
+        server.stdin.write(asked(2, "tools/call", name="send", arguments=given))
+        server.stdin.flush()
+        # Its answer is longer than a pipe holds, so that it is not written to its end before it is read.
+        first = server.stdout.read(1)
+        cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
+        server.stdin.write(json.dumps(cancelled).encode() + b"\n" + asked(3, "ping"))
+        server.stdin.close()
+        lines = (first + server.stdout.read()).splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [2, 3]
+
+
 def test_it_ends_with_its_input_and_prints_nothing_but_the_protocol(folder: Path) -> None:
     lines = [
         "no message",

@@ -110,9 +110,12 @@ class MCPClient:
             return []
         found: list[dict[str, Any]] = []
         cursor: Any = None
-        while len(found) <= self.MAX_LISTED:
+        taken = 0
+        while taken <= self.MAX_LISTED:
             page = await self._ask(f"{kind}/list", {} if cursor is None else {"cursor": cursor})
-            found += _objects(page, kind)
+            found += (listed := _objects(page, kind))
+            # Pages without anything have to come to an end as well.
+            taken += max(len(listed), 1)
             before, cursor = cursor, page.get("nextCursor")
             if not isinstance(cursor, str) or cursor == before:
                 return found

@@ -98,9 +98,11 @@ class _HttpChannel:
         headers = {**self._headers, "accept": _ACCEPTED, "content-type": "application/json"}
         body = json.dumps(message).encode("ascii")
         try:
-            async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
+            async with self._client.stream(
+                "POST", self._url, content=body, headers=headers, follow_redirects=False
+            ) as answer:
                 if answer.status_code >= 300:
-                    await self._refuse(answer)
+                    await self._refuse(answer, has_session=_SESSION in headers)
                 if message.get("method") == "initialize" and _SESSION in answer.headers:
                     self._headers[_SESSION] = answer.headers[_SESSION]
                 is_answered = await self._take(answer, message.get("id"))
@@ -125,7 +127,7 @@ class _HttpChannel:
             self._listening.cancel()
             await asyncio.wait({self._listening})
         if _SESSION in self._headers:
-            goodbye = self._client.delete(self._url, headers=self._headers)
+            goodbye = self._client.delete(self._url, headers=self._headers, follow_redirects=False)
             with contextlib.suppress(self._library.HTTPError, asyncio.TimeoutError):
                 await asyncio.wait_for(goodbye, _FAREWELL_S)
         if self._owns_client:
@@ -136,7 +138,7 @@ class _HttpChannel:
         """Take in what the server says by itself, where it offers that."""
         headers = {**self._headers, "accept": _EVENTS}
         with contextlib.suppress(self._library.HTTPError, MCPError):
-            async with self._client.stream("GET", self._url, headers=headers) as answer:
+            async with self._client.stream("GET", self._url, headers=headers, follow_redirects=False) as answer:
                 if answer.status_code == 200 and _is_events(answer):
                     await self._take(answer, None)
 
@@ -169,24 +171,25 @@ class _HttpChannel:
                 field, _, value = line.rstrip(b"\r").partition(b":")
                 if field == b"data":
                     data.append(value.removeprefix(b" "))
-                    held += len(value)
+                    # Lines without anything take memory too.
+                    held += len(value) + 1
                 elif not field and not value and data:
                     yield b"\n".join(data)
                     data, held = [], 0
             if held + len(rest) > self._max_bytes:
                 raise self._too_long()
 
-    async def _refuse(self, answer: Any) -> None:
+    async def _refuse(self, answer: Any, *, has_session: bool) -> None:
         body = b""
         async for part in answer.aiter_raw():
             body += part
             if len(body) > self._max_bytes:
                 break
         status = answer.status_code
-        if status == _NOT_FOUND and _SESSION in self._headers:
+        if status == _NOT_FOUND and has_session:
             # It knows the session no more, so it did nothing: whoever asked may connect again and ask again.
             self._why = f"the MCP server at {self._url!r} has ended the session"
-            del self._headers[_SESSION]
+            self._headers.pop(_SESSION, None)
             raise MCPConnectionError(self._why)
         if status >= _SERVER_ERROR:
             raise self._lost(f"it answered with the status {status}")

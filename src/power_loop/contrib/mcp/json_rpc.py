@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from power_loop import MCPConnectionError, MCPError, PowerLoopError
@@ -22,6 +23,8 @@ MAX_SERVED = 1_000
 Params = Mapping[str, Any]
 Answer = Callable[[str, Params, "Caller"], Awaitable[Any]]
 Notice = Callable[[str, Params], None]
+
+_log = logging.getLogger("power_loop")
 
 
 class Channel(Protocol):
@@ -136,10 +139,11 @@ class Peer:
     async def aclose(self) -> None:
         """End it from this side."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        await self._end_served()
-        await self._channel.aclose()
+        try:
+            await asyncio.wait({self._task})
+            await self._end_served()
+        finally:
+            await self._channel.aclose()
 
     async def _cancel(self, number: int, reason: str) -> None:
         if self._end is None:
@@ -196,8 +200,8 @@ class Peer:
             listener = self._progress.get(token) if isinstance(token, int) else None
             if listener is not None and isinstance(done, (int, float)):
                 total, text = params.get("total"), params.get("message")
-                known = float(total) if isinstance(total, (int, float)) else None
-                with contextlib.suppress(PowerLoopError, OverflowError):
+                with _outlived("what listens to the progress of an MCP call"):
+                    known = float(total) if isinstance(total, (int, float)) else None
                     listener(float(done), known, text if isinstance(text, str) else None)
         elif method == "notifications/cancelled":
             number = params.get("requestId")
@@ -205,7 +209,8 @@ class Peer:
             if task is not None:
                 task.cancel()
         elif self._notice is not None:
-            self._notice(method, params)
+            with _outlived("what listens to an MCP server"):
+                self._notice(method, params)
 
     def _serve(self, number: str | int, method: str, params: Params) -> None:
         if number in self._served or len(self._served) >= MAX_SERVED:
@@ -224,6 +229,9 @@ class Peer:
                 answer = {"result": await self._answer(method, params, Caller(self, params))}
         except MCPError as error:
             answer = {"error": {"code": error.rpc_code or INTERNAL_ERROR, "message": error.message}}
+        except Exception:  # a request without an answer is waited for without an end
+            _log.exception("a request of %r failed", method)
+            answer = {"error": {"code": INTERNAL_ERROR, "message": "the request failed: the server's log says why"}}
         with contextlib.suppress(MCPError):
             await self._channel.send({"jsonrpc": "2.0", "id": number, **answer})
 
@@ -233,3 +241,12 @@ class Peer:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+@contextlib.contextmanager
+def _outlived(what: str) -> Iterator[None]:
+    """Keep what a listener raises, which may be an application's own, from ending the connection."""
+    try:
+        yield
+    except Exception:
+        _log.exception("%s failed", what)

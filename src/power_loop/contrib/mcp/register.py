@@ -18,6 +18,7 @@ from power_loop import (
     ToolError,
     ToolRegistry,
     ToolResult,
+    choice_of,
 )
 from power_loop.contrib.mcp.content import tool_result
 from power_loop.contrib.mcp.names import portable_names
@@ -55,7 +56,8 @@ class MCPRegistration:
         self._registry = registry
         self._tools = dict(tools)
         self._effects = dict(effects)
-        self._is_stale = False
+        # The last announcement of other tools, as long as nobody has looked at them since.
+        self._news: object | None = None
         self.names: Mapping[str, str] = {name: tool.name for name, tool in tools.items()}
         self.pins: Mapping[str, str] = {tool.name: tool.fingerprint for tool in tools.values()}
         self.changed: frozenset[str] = frozenset(
@@ -64,9 +66,11 @@ class MCPRegistration:
 
     async def refresh(self) -> frozenset[str]:
         """Look at what the server says of its tools, and return `changed`. Raises `mcp.connection`, `mcp.failed`."""
-        self._is_stale = False
+        news = self._news
         told = {tool.name: tool.fingerprint for tool in await _listed(self._source)}
         self.changed |= {name for name, own in self.names.items() if told.get(own) != self.pins[own]}
+        if self._news is news:
+            self._news = None
         return self.changed
 
     def unregister(self) -> None:
@@ -77,13 +81,13 @@ class MCPRegistration:
 
     def note_changes(self) -> None:
         """Have the next call look at what the server says of its tools; may be called from any thread."""
-        self._is_stale = True
+        self._news = object()
 
     async def call(self, name: str, arguments: dict[str, Any], context: ToolContext | None) -> ToolResult:
         """Call a tool by its name in the registry. Raises `tool.failed`, whose text is for the model."""
         tool = self._tools[name]
         try:
-            if self._is_stale:
+            if self._news is not None:
                 await self.refresh()
             if name in self.changed:
                 raise MCPToolChangedError(
@@ -142,7 +146,9 @@ async def register_mcp_tools(
         raise ConfigError(f"effects names {sorted(unknown)!r:.500}, which the server does not offer")
     names = portable_names(chosen, prefix=prefix)
     kinds = {
-        names[own]: Effect((effects or {}).get(own) or _effect(tool, is_trusted=trusts_annotations))
+        names[own]: choice_of(Effect, effects[own], f"the effect of {own!r}")
+        if effects and own in effects
+        else _effect(tool, is_trusted=trusts_annotations)
         for own, tool in chosen.items()
     }
     tools = {names[own]: tool for own, tool in chosen.items()}

@@ -283,7 +283,10 @@ class _OwnStdio:
         threading.Thread(target=self._read_on, name="power-loop-mcp-stdin", daemon=True).start()
 
     async def send(self, message: dict[str, Any]) -> None:
-        data = memoryview(json.dumps(message).encode("ascii") + b"\n")
+        # Whoever is cancelled: a line that has begun is written to its end before another one begins.
+        await asyncio.shield(self._send(memoryview(json.dumps(message).encode("ascii") + b"\n")))
+
+    async def _send(self, data: memoryview) -> None:
         async with self._writing:
             try:
                 await asyncio.to_thread(self._write, data)

@@ -1,0 +1,119 @@
+"""Whatever an MCP server by HTTP answers, nothing goes where it should not, and who asked learns what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from power_loop import MCPConnectionError, MCPError
+from power_loop.contrib.mcp import HttpMCPClient
+from tests.agent.parts import within_limit
+
+try:
+    httpx: Any = importlib.import_module("httpx2")
+except ImportError:
+    httpx = pytest.importorskip("httpx")
+
+Write = asyncio.StreamWriter
+Answer = Callable[[str, dict[str, str], dict[str, Any], Write], Awaitable[None]]
+
+
+class HttpServer:
+    """Is a server of a few lines: it shakes hands under session ids that count up, and leaves the rest to `answer`."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.sessions = 0
+        self.paths: list[str] = []
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: Write) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            method, path, _ = first.split()
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+            self.paths.append(path)
+            message = json.loads(body) if body else {}
+            if message.get("method") == "initialize":
+                self.sessions += 1
+                result = {"protocolVersion": message["params"]["protocolVersion"], "capabilities": {"tools": {}}}
+                say(writer, message["id"], result, more=f"mcp-session-id: s{self.sessions}\r\n")
+            elif method != "POST" or "id" not in message:
+                writer.write(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            else:
+                await self._answer(path, headers, message, writer)
+            await writer.drain()
+        writer.close()
+
+
+def say(writer: Write, number: int, result: Any, *, more: str = "") -> None:
+    body = json.dumps({"jsonrpc": "2.0", "id": number, "result": result}).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{more}"
+    writer.write(f"{head}connection: close\r\n\r\n".encode() + body)
+
+
+@contextlib.asynccontextmanager
+async def served(answer: Answer) -> AsyncIterator[HttpServer]:
+    made = HttpServer(answer)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+    try:
+        yield made
+    finally:
+        server.close()
+
+
+async def test_all_who_ask_in_a_session_that_is_forgotten_are_asked_again() -> None:
+    waiting: list[None] = []
+    everybody = asyncio.Event()
+
+    async def answer(path: str, headers: dict[str, str], message: dict[str, Any], writer: Write) -> None:
+        if headers["mcp-session-id"] == "s2":
+            say(writer, message["id"], {"content": [{"type": "text", "text": "done"}]})
+            return
+        waiting.append(None)
+        if len(waiting) == 3:
+            everybody.set()
+        await everybody.wait()
+        writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+
+    async with served(answer) as server, httpx.AsyncClient() as http_client:
+        async with HttpMCPClient(server.url, http_client=http_client) as client:
+            asked = asyncio.gather(*(client.call_tool("act") for _ in range(3)))
+            assert [one.content[0]["text"] for one in await within_limit(asked)] == ["done"] * 3
+        assert server.sessions == 2
+
+
+async def test_no_redirect_is_followed_whatever_the_applications_client_does() -> None:
+    async def answer(path: str, headers: dict[str, str], message: dict[str, Any], writer: Write) -> None:
+        head = b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n"
+        writer.write(head + b"connection: close\r\n\r\n")
+
+    async with served(answer) as server, httpx.AsyncClient(follow_redirects=True) as http_client:
+        async with HttpMCPClient(server.url, headers={"x-key": "secret"}, http_client=http_client) as client:
+            with pytest.raises(MCPError, match="status 307"):
+                await within_limit(client.call_tool("act"))
+        assert set(server.paths) == {"/mcp"}
+
+
+async def test_an_event_of_empty_lines_without_an_end_ends_the_connection_and_not_the_memory() -> None:
+    sent = 0
+
+    async def answer(path: str, headers: dict[str, str], message: dict[str, Any], writer: Write) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        while sent < 10_000_000:
+            writer.write(b"data:\n" * 10_000)
+            sent += 10_000
+            await writer.drain()
+
+    async with served(answer) as server, HttpMCPClient(server.url, max_message_bytes=100_000) as client:
+        with pytest.raises(MCPConnectionError, match="more than 100000 bytes"):
+            await within_limit(client.call_tool("act"))
