@@ -253,6 +253,23 @@ async def test_runs_that_nobody_delivered_are_one_all_or_none(
     assert [one.reason for one in ears.of(TimerSkipped)] == (["it came 14490 seconds late"] if not texts else [])
 
 
+@pytest.mark.parametrize("late_s", [0, 30, 60, 61])
+async def test_a_run_that_is_not_too_late_comes_also_behind_those_that_are(
+    make_loop: MakeLoop, clock: FrozenClock, late_s: int
+) -> None:
+    loop = make_loop(llm=ScriptedLLM(["Noted."], repeat_last=True), clock=clock)
+    sid = await loop.new_session()
+    for schedule in (Every(3600, missed=Missed.SKIP), Cron("0 * * * *", missed=Missed.SKIP)):
+        await loop.schedule_timer(sid, "hour", schedule)
+    clock.advance(5 * 3600 + late_s)
+    runner = idle(loop)
+    await within_limit(runner.fire_due())
+    await within_limit(runner.drained())
+    for timer in (await loop.list_timers()).items:
+        assert (timer.delivered, timer.missed) == ((1, 4) if late_s <= 60 else (0, 5))
+        assert timer.due_at_ms == _START_MS + 6 * 3_600_000
+
+
 async def test_what_is_no_timer_is_refused(make_loop: MakeLoop) -> None:
     loop = make_loop(config=LoopConfig(max_timers=1))
     sid = await loop.new_session()
@@ -421,6 +438,8 @@ async def test_a_model_schedules_lists_and_cancels_its_wake_ups(make_loop: MakeL
         ({"in_minutes": -1}, "give seconds"),
         ({"at": "soon"}, "give a time such as"),
         ({"at": "2024-02-01T20:00", "zone": "Mars"}, "no time zone 'Mars'"),
+        ({"in_minutes": 1, "zone": "Mars"}, "no time zone 'Mars'"),
+        ({"every_minutes": 5, "zone": "Mars"}, "no time zone 'Mars'"),
         ({"cron": "0 0 L * *"}, "no L, W, # or ?"),
         ({"every_minutes": 0.5}, "every 1 minutes at most"),
         ({"in_minutes": 1, "note": " "}, "the note is empty"),
@@ -449,6 +468,29 @@ async def test_a_model_has_no_more_wake_ups_than_its_policy_allows(make_loop: Ma
     for wrong in ({"max_wakeups": 0}, {"min_every_s": 0}):
         with pytest.raises(ConfigError):
             WakeupPolicy(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cron", "is_rare"),
+    [
+        ("0 * * * *", True),
+        ("0 9 * * MON-FRI", True),
+        ("30 0-23 * * *", True),
+        ("*/30 * * * *", False),
+        ("0,1 9 * * *", False),
+        ("0,59 1,2 29 2 *", False),
+    ],
+)
+async def test_no_expression_of_a_model_comes_more_often_than_its_policy_allows(
+    make_loop: MakeLoop, cron: str, is_rare: bool
+) -> None:
+    policy = WakeupPolicy(min_every_s=3600)
+    asked = call("schedule_wakeup", {"note": "Again.", "cron": cron, "zone": "Europe/Berlin"})
+    loop = make_loop(asked, "I see.", tool_registry=wakeup_tools(policy))
+    sid = await loop.new_session()
+    await loop.send("Go.", session_id=sid)
+    [text] = await answers(loop, sid)
+    assert ("every 60 minutes at most" in text, len((await loop.list_timers(sid)).items)) == (not is_rare, is_rare)
 
 
 async def answers(loop: StatefulAgentLoop, session_id: str) -> list[str]:

@@ -393,3 +393,19 @@ async def test_what_makes_no_sense_is_refused(make_loop: MakeLoop, wrong: dict[s
     loop: StatefulAgentLoop = make_loop()
     with pytest.raises(InputError, match=next(iter(wrong))):
         Worker(loop, **wrong)
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_one_that_is_cancelled_at_the_moment_in_which_it_is_woken_ends(make_loop: MakeLoop, steps: int) -> None:
+    worker = Worker(make_loop(), poll_s=NEVER_S)
+    waiting = asyncio.create_task(worker._wait(NEVER_S))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    worker.stop()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if waiting.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await within_limit(waiting)
+    else:
+        assert waiting.result()

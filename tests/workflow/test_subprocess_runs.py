@@ -52,6 +52,12 @@ async def test_the_workflow_of_the_description_comes_to_the_same_in_workers(tmp_
             # The hooks of the loop see the calls, and its subscribers the events, wherever the leaves run.
             assert calls == 5
             assert ears.types.count("llm.finished") == 5
+            # Each is told of as its leaf's, and the run ends once.
+            ends = [one for one in ears.events if one.type == "send.finished"]
+            assert [one.session_id for one in ends].count(work.run_id) == 1
+            assert ends[-1].session_id == work.run_id
+            assert len({one.session_id for one in ends}) == 6
+            assert {one.agent_path for one in ends[:-1]} == {(work.run_id, one.session_id) for one in ends[:-1]}
     here, there = results
     assert there.status is RunStatus.COMPLETED
     assert (there.output, there.outputs, there.usage, there.cost) == (here.output, here.outputs, here.usage, here.cost)

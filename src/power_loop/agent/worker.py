@@ -188,11 +188,12 @@ class Worker:
 
     async def _wait(self, seconds: float | None) -> bool:
         """Wait until there may be more to do, so long at most; False if nobody said so."""
+        # `wait_for` may lose a cancellation to what comes at the same moment.
+        waking = asyncio.ensure_future(self._wake.wait())
         try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
-        except (asyncio.TimeoutError, TimeoutError):
-            return False
-        return True
+            return bool((await asyncio.wait((waking,), timeout=seconds))[0])
+        finally:
+            waking.cancel()
 
     # ---- driving ----
 

@@ -184,6 +184,12 @@ def is_missed(schedule: At | Every | Cron, due_ms: int, now_ms: int) -> bool:
     return now_ms - due_ms > schedule.grace_s * 1000
 
 
+def missed_until(schedule: At | Every | Cron, now_ms: int) -> int:
+    """Return the last moment whose run is too late by now, where one was left out because it was."""
+    grace_s = 0.0 if isinstance(schedule, At) else schedule.grace_s
+    return now_ms - int(grace_s * 1000) - 1
+
+
 def runs_of(schedule: Schedule, *, from_ms: int, count: int) -> tuple[int, ...]:
     """Return the first moments, at most `count`, for which a schedule plans runs if it is scheduled at `from_ms`."""
     stored = settled(schedule, from_ms)

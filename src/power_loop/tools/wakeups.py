@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 from power_loop.contracts.errors import ConfigError, InputError, PowerLoopError, ToolError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.numbers import is_number, is_whole
-from power_loop.contracts.schedules import After, At, Cron, Every, Schedule, zone_of
+from power_loop.contracts.schedules import After, At, Cron, Every, Schedule, runs_of, zone_of
 from power_loop.contracts.timers import TimerRecord
 from power_loop.contracts.tools import ToolContext, ToolDefinition, ToolResult, ToolTransaction
 from power_loop.tools.decorator import tool
@@ -17,6 +18,9 @@ from power_loop.tools.decorator import tool
 MAX_NOTE_CHARS = 4_000
 # What of a note the list shows, in characters.
 _SHOWN_CHARS = 200
+# Runs of an expression are this far apart at least, in seconds; two that are close together are among the first ones.
+_LEAST_CRON_S = 60.0
+_RUNS_LOOKED_AT = 400
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -68,6 +72,8 @@ def wakeup_tools(policy: WakeupPolicy | None = None) -> tuple[ToolDefinition, ..
         """
 
         async def schedule() -> str:
+            # Also where it only says how the time is told: behind the timer nothing may be refused.
+            zone_of(zone)
             when = _schedule(chosen, in_minutes, at, every_minutes, cron, zone, max_runs)
             if not note.strip():
                 raise InputError("the note is empty: say what you will need to know then")
@@ -138,12 +144,24 @@ def _schedule(
     if at is not None:
         return At(_moment(at, zone))
     if cron is not None:
+        _check_rhythm(policy, cron)
         return Cron(cron, zone, max_runs=max_runs)
     assert every_minutes is not None
     if every_minutes * 60 < policy.min_every_s:
         least = policy.min_every_s / 60
         raise InputError(f"every_minutes is {every_minutes:g}: a wake-up may come every {least:g} minutes at most")
     return Every(every_minutes * 60, max_runs=max_runs)
+
+
+def _check_rhythm(policy: WakeupPolicy, cron: str) -> None:
+    """Raise `input.invalid` for an expression whose runs come closer together than they may; it has no seconds."""
+    if policy.min_every_s <= _LEAST_CRON_S:
+        return
+    # By a clock that nobody sets, so that one that comes daily does so.
+    runs = runs_of(Cron(cron), from_ms=0, count=_RUNS_LOOKED_AT)
+    if any(later - earlier < policy.min_every_s * 1000 for earlier, later in pairwise(runs)):
+        least = policy.min_every_s / 60
+        raise InputError(f"cron is {cron!r:.80}: a wake-up may come every {least:g} minutes at most")
 
 
 def _moment(at: str, zone: str) -> datetime:

@@ -309,7 +309,8 @@ class Engine:
     def _begin(self, action: StartAgent | StartTool) -> None:
         turn, path = self._turn, action.path
         token = CancellationToken()
-        host = RunHost(turn, self._agents, token, self._models)
+        key = leaf_key(turn.session_id, path, action.attempt)
+        host = RunHost(turn, key, self._agents, token, self._models)
         running = _Running(action, host, token, turn.kit.clock.now_ms())
         running.task = start(self._run(running))
         running.task.add_done_callback(lambda _: turn.woken.set())

@@ -39,10 +39,13 @@ TRANSIENT = transient_codes()
 class RunHost:
     """Is the host of one leaf; satisfies `LeafHost`."""
 
-    __slots__ = ("_agents", "_models", "_paid", "_stop", "_turn")
+    __slots__ = ("_agents", "_leaf_id", "_models", "_paid", "_stop", "_turn")
 
-    def __init__(self, turn: Turn, agents: Agents, stop: CancellationToken, models: Mapping[str, LLMService]) -> None:
+    def __init__(
+        self, turn: Turn, key: str, agents: Agents, stop: CancellationToken, models: Mapping[str, LLMService]
+    ) -> None:
         self._turn = turn
+        self._leaf_id = agent_id_of(turn.session_id, key)
         self._agents = agents
         self._stop = stop
         self._models = models
@@ -73,7 +76,9 @@ class RunHost:
 
     def announce(self, payload: EventPayload) -> None:
         """Tell the subscribers of the run's loop what happens in the leaf."""
-        self._turn.announce(payload)
+        turn = self._turn
+        # Whatever it says of itself, it is no word of the run.
+        turn.kit.bus.emit(payload, session_id=self._leaf_id, send_index=1, agent_path=(*turn.path, self._leaf_id))
 
     @contextlib.contextmanager
     def lend_model(self, spec: AgentSpec) -> Iterator[LLMService]:

@@ -25,6 +25,7 @@ from power_loop.contracts.schedules import (
     check_schedule,
     due_of,
     first_run,
+    missed_until,
     next_run,
     schedule_from_json,
     schedule_to_json,
@@ -247,7 +248,9 @@ class TimerRows:
         """Move a timer behind its firing, or end it; False where the claim is lost."""
         timer = claim.timer
         assert timer.planned_at_ms is not None
-        planned_ms, passed = next_run(timer.schedule, timer.planned_at_ms, at_ms, timer.delivered + delivered)
+        # Behind a run that came too late, those that are not come all the same.
+        passed_ms = missed_until(timer.schedule, at_ms) if missed else at_ms
+        planned_ms, passed = next_run(timer.schedule, timer.planned_at_ms, passed_ms, timer.delivered + delivered)
         state, ended_at_ms, due_ms = TimerState.ARMED, None, None
         if planned_ms is None:
             state, ended_at_ms = TimerState.VETOED if vetoed else TimerState.DONE, at_ms
