@@ -10,12 +10,14 @@ import pytest
 from power_loop import (
     Approve,
     Budget,
+    InputError,
     LLMAuthError,
     LLMRetryPolicy,
     LLMServerError,
     LoopConfig,
     SendStatus,
     StatefulAgentLoop,
+    StoreUnavailableError,
     SubagentStartContext,
     Veto,
     WorkflowRunFinished,
@@ -25,16 +27,20 @@ from power_loop import (
     tool,
 )
 from power_loop.workflow import (
+    InProcessExecutor,
+    LeafOutcome,
     RunStatus,
     WorkflowResult,
     cancel_run,
     create_workflow,
+    drive_runs,
     get_run,
+    list_runs,
     resume_run,
     signal_run,
 )
 from tests.agent.conftest import MakeLoop
-from tests.agent.parts import Ears, Gate, within_limit
+from tests.agent.parts import Ears, Gate, until, within_limit
 
 from .parts import Answers, agent, flow
 
@@ -297,3 +303,162 @@ async def test_what_is_said_while_a_run_comes_to_rest_is_heard(make_loop: MakeLo
     store.advance_run = advance
     result = await within_limit(workflow.run())
     assert (result.status, result.outputs["ok"]) == (RunStatus.COMPLETED, "now")
+
+
+async def test_a_cancelled_run_undoes_in_its_time_and_holds_up_nobody(make_loop: MakeLoop) -> None:
+    gate = Gate()
+    loop = make_loop(llm=Answers(one="Done.", slow=gate.then("Never.")))
+    one = agent("one", compensate={"type": "wait", "id": "pause", "delay_s": 0.3})
+    workflow = create_workflow(flow([one, agent("slow")], undo_on_cancel=True), parent_loop=loop)
+    task = asyncio.ensure_future(workflow.run())
+    await gate.someone()
+    assert await workflow.cancel("enough")
+    turns = 0
+    while not task.done():
+        turns += 1
+        await asyncio.sleep(0.01)
+    result = await within_limit(task)
+    assert result.status is RunStatus.CANCELLED
+    assert states(result) == {"one": "completed", "slow": "cancelled", "pause": "completed"}
+    assert turns > 3, "it kept the event loop for itself"
+
+
+def approved(seen: list[str]) -> Any:
+    """Return a tool that a person has to allow."""
+
+    @tool(effect="once", requires_approval=True)
+    def pay(whom: str) -> str:
+        """Pay."""
+        seen.append(whom)
+        return f"paid {whom}"
+
+    return pay
+
+
+PAY = {"type": "tool", "id": "p", "tool": "pay", "args": {"whom": "Ada"}}
+
+
+async def test_a_leaf_that_asks_a_person_takes_up_no_place(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers(), tool_registry=[approved([])])
+    result = await run(loop, flow({"type": "parallel", "steps": [PAY, agent("one")]}), max_concurrency=1)
+    assert result.status is RunStatus.WAITING
+    assert states(result) == {"p": "started", "one": "completed"}
+
+
+async def test_an_answer_to_a_leaf_is_taken_up_while_its_run_has_other_work(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("power_loop.workflow.engine._ASLEEP_S", 0.01)
+    gate, seen = Gate(), list[str]()
+    loop = make_loop(llm=Answers(slow=gate.then("Late.")), tool_registry=[approved(seen)])
+    ears = Ears(loop)
+    then = {"type": "sequence", "id": "s", "steps": [PAY, agent("next")]}
+    workflow = create_workflow(flow({"type": "parallel", "steps": [then, agent("slow")]}), parent_loop=loop)
+    task = asyncio.ensure_future(workflow.run())
+    await gate.someone()
+    store: Any = await loop.get_store()
+    pending: tuple[Any, ...] = ()
+    leaf = ""
+    while not pending:
+        await asyncio.sleep(0)
+        for leaf in [one.id for one in await store.get_children(workflow.run_id)]:
+            sent = await store.get_send(leaf)
+            if sent is not None and sent.status is SendStatus.WAITING_FOR_INPUT:
+                pending = await loop.get_pending(leaf)
+                break
+    await loop.resume(leaf, answers={pending[0].call_id: Approve()})
+    await until(lambda: "next" in [one.path for one in ears.of(WorkflowStepFinished)])
+    gate.open()
+    result = await within_limit(task)
+    assert (result.status, result.outputs["s"], seen) == (RunStatus.COMPLETED, "Said: Next.", ["Ada"])
+
+
+async def test_what_was_given_is_kept_where_another_step_ends_the_engine(make_loop: MakeLoop) -> None:
+    class Elsewhere:
+        """Runs a leaf where no store is; one of them cannot reach that of the run."""
+
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        async def run_leaf(self, task: Any, host: Any) -> LeafOutcome:
+            self.seen.append(task.path)
+            if task.path == "bad" and self.seen.count("bad") == 1:
+                raise StoreUnavailableError("the database is gone")
+            return LeafOutcome(SendStatus.COMPLETED, f"It is {task.path}.")
+
+        async def aclose(self) -> None:
+            pass
+
+    loop, executor = make_loop(llm=Answers()), Elsewhere()
+    spec = flow({"type": "parallel", "steps": [agent("one"), agent("bad"), agent("two")]})
+    workflow = create_workflow(spec, parent_loop=loop, executor=executor)
+    with pytest.raises(StoreUnavailableError):
+        await within_limit(workflow.run())
+    result = await within_limit(resume_run(loop, None, workflow.run_id))
+    assert result.outputs == {"one": "It is one.", "bad": "It is bad.", "two": "It is two."}
+    assert sorted(executor.seen) == ["bad", "bad", "one", "two"]
+
+
+async def test_each_run_has_the_executor_that_it_was_made_with(make_loop: MakeLoop) -> None:
+    class Noting(InProcessExecutor):
+        """Runs leaves here, and notes which."""
+
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        async def run_leaf(self, task: Any, host: Any) -> LeafOutcome:
+            self.seen.append(task.path)
+            return await super().run_leaf(task, host)
+
+    loop, guarded, other = make_loop(llm=Answers()), Noting(), Noting()
+    wait = {"type": "wait", "id": "ok", "signal": "go"}
+    first = create_workflow(flow([agent("one"), wait, agent("two")]), parent_loop=loop, executor=guarded)
+    await first.start(detached=True)
+    second = create_workflow(flow(agent("three")), parent_loop=loop, executor=other)
+    await second.start(detached=True)
+    assert (await run(loop, flow(agent("four")))).is_completed
+    await signal_run(loop, first.run_id, "go")
+    await within_limit(resumed(loop, first.run_id))
+    await within_limit(resumed(loop, second.run_id))
+    assert (guarded.seen, other.seen) == (["one", "two"], ["three"])
+
+
+async def test_a_started_run_is_stored_as_one_that_recovery_finds(make_loop: MakeLoop) -> None:
+    gate = Gate()
+    loop = make_loop(llm=Answers(one=gate.then("Done.")))
+    store: Any = await loop.get_store()
+    workflow = create_workflow(flow(agent("one")), parent_loop=loop)
+    run_id = await workflow.start(detached=True)
+    sent, head = await store.get_send(run_id), await store.get_session(run_id)
+    assert (sent.status, head.owner is None) == (SendStatus.RUNNING, False)
+    assert await within_limit(workflow.start(detached=True)) == run_id
+    gate.open()
+    await within_limit(resumed(loop, run_id))
+
+
+async def test_a_signal_is_heard_that_comes_while_the_run_is_being_left(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers())
+    wait = {"type": "wait", "id": "ok", "signal": "go"}
+    workflow = create_workflow(flow(wait), parent_loop=loop)
+    told = list[str]()
+
+    driver = drive_runs(loop)
+    driven = driver.drive
+
+    async def drive(run_id: str, scope: Any, **more: Any) -> Any:
+        result = await driven(run_id, scope, **more)
+        # The run rests in the store by now, and its task in the background has not ended.
+        if not told:
+            told.append("go")
+            await signal_run(loop, run_id, "go", "now")
+        return result
+
+    driver.drive = drive  # type: ignore[method-assign]
+    await workflow.start(detached=True)
+    result = await within_limit(resumed(loop, workflow.run_id))
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "now")
+
+
+async def test_a_wrong_status_is_told_with_those_that_there_are(make_loop: MakeLoop) -> None:
+    with pytest.raises(InputError, match="'waiting'"):
+        await list_runs(make_loop(llm=Answers()), status="asleep")

@@ -16,8 +16,10 @@ from power_loop import WorkflowSpecError
 from power_loop.workflow import bounds
 from power_loop.workflow.parse import parse_workflow, validate_workflow
 from power_loop.workflow.plain import plain_copy
+from power_loop.workflow.reach import Reach, name_chars
 from power_loop.workflow.spec import AgentNode, ForeachNode, SequenceNode
 from tests.workflow.specs import CHANGES, GOOD_WORKFLOWS, agent, changed, research, workflow
+from tests.workflow.world import World, by_seed
 
 
 def problems(spec: Any) -> dict[str, str]:
@@ -276,3 +278,57 @@ def test_a_text_full_of_braces_is_read_in_one_pass() -> None:
     assert len(found) == 1
     assert re.search("is no reference", found[0].message)
     assert time.process_time() - started < 20, "a quadratic scan takes minutes"
+
+
+def test_a_path_that_no_store_could_keep_is_refused() -> None:
+    def nested(levels: int, *, retry: Any = None, name: str = "n" * 60) -> Any:
+        node = agent("a" * 64, "x")
+        for level in range(levels):
+            node = {"type": "foreach", "id": f"{name}{level}", "items_from": "input", "as": f"v{level}", "body": node}
+        if retry is not None:
+            node["retry"] = retry
+        return workflow(node)
+
+    assert problems(nested(2)) == {}
+    [(place, problem)] = problems(nested(3)).items()
+    assert place == "root.body.body.body"
+    assert "268 characters" in problem
+    assert "at most 255" in problem
+    assert problems(nested(2, retry={"attempts": 100}))["root.body.body"].count("at most 255") == 1
+    beside = nested(2)
+    beside["root"]["on_error"] = {"fallback": agent("b" * 64, "x")}
+    beside["root"]["retry"] = {"attempts": 2, "on": ["any"]}
+    assert "root.on_error.fallback" not in problems(beside)
+
+
+@settings(max_examples=100, deadline=None)
+@given(GOOD_WORKFLOWS, st.integers(0, 1_000))
+def test_no_path_of_a_run_is_longer_than_its_spec_said(spec: Any, seed: int) -> None:
+    lengths: list[int] = []
+
+    class Noting(Reach):
+        """Writes down what each step may come to."""
+
+        def _length(self, node: Any, path: Any, before: int) -> None:
+            lengths.append(before + name_chars(node))
+
+    Noting(_Silent()).check(spec["root"])
+    world = World(parse_workflow(spec), by_seed(seed))
+    world.run()
+    assert max(map(len, world.journal.records), default=0) <= max(lengths)
+
+
+def test_a_schema_that_leads_back_into_itself_costs_no_more_with_every_step() -> None:
+    again = {"anyOf": [{"type": "object", "properties": {"a": {"$ref": "#"}}} for _ in range(20)]}
+    steps = [agent("p", output_schema={"schema": again}), agent("q", "Read {{p" + ".a" * 140 + "}}")]
+    started = time.process_time()
+    assert validate_workflow(workflow({"type": "sequence", "steps": steps})) == ()
+    # Twenty ways a step would be more than there is time for in a hundred years.
+    assert time.process_time() - started < 10
+
+
+class _Silent:
+    """Is told of problems and keeps none."""
+
+    def add(self, path: Any, message: str, *, expected: str = "", suggestion: str = "") -> None:
+        """Keep nothing."""

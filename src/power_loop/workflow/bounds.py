@@ -20,6 +20,8 @@ MAX_CONDITION_DEPTH = 20
 MAX_PROBLEMS = 100
 
 MAX_NAME_CHARS = 64
+#: Characters of the path of a step, as a store keeps it: its id, behind those of what repeats around it.
+MAX_PATH_CHARS = 255
 MAX_DESCRIPTION_CHARS = 1_000
 MAX_TEXT_CHARS = 200_000
 #: Steps of one `sequence` or `parallel`, cases of one `branch`, parts of one condition.

@@ -50,7 +50,7 @@ def decide(
     if run.root.outcome is not None:
         return (_finish(run),)
     bounds = [bound for bound in (spec.max_concurrency, max_concurrency) if bound is not None]
-    free = min(bounds) - len(journal.driven) if bounds else None
+    free = min(bounds) - len(journal.driven - journal.asleep) if bounds else None
     actions = _Round(run, now_ms, free).actions()
     until = run.next_alarm()
     return (*actions, Wait(until, is_resting=not actions and not journal.driven))

@@ -13,7 +13,14 @@ from typing import Any
 from power_loop.agent.subagents import Agents, agent_id_of
 from power_loop.contracts.budgets import NANOS, Amounts, sum_of_costs
 from power_loop.contracts.cancellation import CancellationToken
-from power_loop.contracts.errors import LeaseLostError, PowerLoopError, SendPoisonedError, StoreError, StoreValueError
+from power_loop.contracts.errors import (
+    LeaseLostError,
+    PowerLoopError,
+    SendPoisonedError,
+    SessionNotFoundError,
+    StoreError,
+    StoreValueError,
+)
 from power_loop.contracts.events import (
     SendFailed,
     SendFinished,
@@ -65,6 +72,8 @@ SEND_OF = {
 }
 _MAX_REPORT_CHARS = 4_000
 _MAX_SLEEP_S = 3_600.0
+# How often an engine that has other work looks whether the persons answered whom its leaves asked.
+_ASLEEP_S = 1.0
 
 
 class RunTurn(Turn):
@@ -161,6 +170,9 @@ class Engine:
             raise
         except Exception as error:
             await self._leave_running()
+            # What others gave is kept.
+            with contextlib.suppress(StoreError, LeaseLostError):
+                await self._write()
             await self._fail(error)
             raise
         finally:
@@ -383,7 +395,7 @@ class Engine:
             if more != known.more:
                 self._unwritten.records[action.path] = record
                 self._journal.note(record)
-            self._journal.drive(action.path)
+            self._journal.rest(action.path)
             return
         if outcome.session_id is not None:
             self._unwritten.closes.append(outcome.session_id)
@@ -428,25 +440,39 @@ class Engine:
         within_s = _MAX_SLEEP_S
         if until_ms is not None:
             within_s = min(max((until_ms - turn.kit.clock.now_ms()) / 1000, 0.0), _MAX_SLEEP_S)
-        tasks: list[asyncio.Future[Any]] = [one.task for one in self._running.values() if one.task is not None]
-        if turn.scope.cause is not None and tasks:
-            # It is being brought to rest: what runs was told so, and nothing else is waited for.
-            await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-            return
         waits = asyncio.ensure_future(turn.woken.wait())
         sleeps = None if until_ms is None else asyncio.ensure_future(turn.kit.clock.sleep(within_s))
+        first = asyncio.wait(
+            [waits] if sleeps is None else [waits, sleeps],
+            timeout=_ASLEEP_S if self._asleep else _MAX_SLEEP_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         try:
-            tasks = [waits] if sleeps is None else [waits, sleeps]
-            with contextlib.suppress(TurnStopped):
-                await turn.scope.interruptible(
-                    asyncio.wait(tasks, timeout=_MAX_SLEEP_S, return_when=asyncio.FIRST_COMPLETED)
-                )
+            if turn.scope.cause is not None:
+                # It is being brought to rest: nothing else stops it.
+                await first
+            else:
+                with contextlib.suppress(TurnStopped):
+                    await turn.scope.interruptible(first)
         finally:
             for one in (waits, sleeps):
                 if one is not None:
                     one.cancel()
         turn.woken.clear()
         await self._hear_signals()
+        await self._look_at_asleep()
+
+    async def _look_at_asleep(self) -> None:
+        """Take up the leaves that wait for a person no more: somebody drives them, or has driven them to their end."""
+        for path, outcome in list(self._asleep.items()):
+            if outcome.session_id is None:
+                continue
+            sent = None
+            with contextlib.suppress(SessionNotFoundError):
+                sent = await self._turn.kit.store.get_send(outcome.session_id)
+            if sent is None or sent.status is not SendStatus.WAITING_FOR_INPUT:
+                del self._asleep[path]
+                self._journal.release(path)
 
     async def _hear_signals(self) -> None:
         """Take in the signals that came, if any did since it was last looked."""

@@ -83,9 +83,9 @@ class Journal:
     `input` is the run's. `note` takes a record that is durable; a later record of the same path replaces the earlier.
     `drive` tells that this engine runs a step at the moment, so that it is not started again; a record that is not
     `started`, or `release`, puts an end to that. A step whose record says `started` and that nobody drives was
-    interrupted: it is started again, under the same attempt, so that its executor finds what became of it. An agent
-    whose record says `waiting` asked a person: it is left alone until its record says `started` again. `cancel` tells
-    that the run was asked to stop.
+    interrupted: it is started again, under the same attempt, so that its executor finds what became of it. `rest` tells
+    that one which is driven asked a person. An agent whose record says `waiting` did so too: it is left alone until its
+    record says `started` again. `cancel` tells that the run was asked to stop.
 
     `changed` and `memo` are the decisions' own: what they have not read yet, and what they made of what they have.
     """
@@ -97,6 +97,7 @@ class Journal:
         self.signals: dict[int, SignalRecord] = {}
         self._untaken: dict[int, SignalRecord] = {}
         self.driven: set[str] = set()
+        self.asleep: set[str] = set()
         self.changed: list[str] = []
         self.memo: Any = None
         for record in records:
@@ -108,6 +109,7 @@ class Journal:
         self.changed.append(record.path)
         if record.state is not StepState.STARTED:
             self.driven.discard(record.path)
+            self.asleep.discard(record.path)
 
     def drive(self, path: str) -> None:
         """Remember that this engine runs a step."""
@@ -117,7 +119,13 @@ class Journal:
     def release(self, path: str) -> None:
         """Forget that this engine runs a step: it is started again."""
         self.driven.discard(path)
+        self.asleep.discard(path)
         self.changed.append(path)
+
+    def rest(self, path: str) -> None:
+        """Remember that a step which this engine drives waits for somebody: it takes up no place meanwhile."""
+        self.drive(path)
+        self.asleep.add(path)
 
     def signal(self, signal: SignalRecord) -> None:
         """Take in a signal, or that it was taken."""

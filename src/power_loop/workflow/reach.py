@@ -10,7 +10,7 @@ from power_loop.contracts.errors import PowerLoopError
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.json_schema import SchemaError, compile_schema
 from power_loop.contracts.json_schema.problems import Path, place_text, quoted
-from power_loop.workflow.bounds import MAX_CONDITION_DEPTH, MAX_NODE_DEPTH, MAX_NODES
+from power_loop.workflow.bounds import MAX_CONDITION_DEPTH, MAX_ITEMS, MAX_NODE_DEPTH, MAX_NODES, MAX_PATH_CHARS
 from power_loop.workflow.build import TEXTS, agent_json, moment_ms
 from power_loop.workflow.grammar import RESERVED_NAMES
 from power_loop.workflow.kinds import Notes
@@ -47,6 +47,9 @@ _Names = list[tuple[str, Shape]]
 
 # The keys under which one node holds others, in the order in which they are written about.
 _SINGLE = ("body", "else", "compensate")
+_BESIDE = ("fallback", "compensate")
+# The nodes that have a row in the journal.
+_STEPS = ("agent", "tool", "wait")
 
 
 def children(node: dict[str, Any], path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
@@ -66,6 +69,24 @@ def children(node: dict[str, Any], path: Path) -> Iterator[tuple[dict[str, Any],
         yield fallback["fallback"], ((path, "on_error"), "fallback")
 
 
+def name_chars(node: dict[str, Any]) -> int:
+    """Return how long the id of a node is, given or not."""
+    name = node.get("id")
+    return len(name) if isinstance(name, str) else len(f"{node['type']}#{MAX_NODES}")
+
+
+def _chars_within(node: dict[str, Any]) -> int:
+    """Return how much longer the paths within a node may be than its own prefix."""
+    retry, chars, name = node.get("retry"), 0, name_chars(node)
+    attempts = retry.get("attempts", 1) if isinstance(retry, dict) else 1
+    if attempts > 1:
+        chars += name + len(f"~{attempts}/")
+    if node["type"] in ("foreach", "loop"):
+        times = node.get("max_iterations", 1) if node["type"] == "loop" else MAX_ITEMS
+        chars += name + len(f"[{times - 1}]/")
+    return chars
+
+
 class Reach:
     """Walks through a workflow that the tables have read, once for its names and once for its references."""
 
@@ -83,10 +104,10 @@ class Reach:
 
     def _collect(self, root: dict[str, Any]) -> bool:
         """Learn every id; tell whether the tree is small enough to go on with."""
-        pending: list[tuple[dict[str, Any], Path, int, str]] = [(root, (None, "root"), 1, "")]
+        pending: list[tuple[dict[str, Any], Path, int, str, int]] = [(root, (None, "root"), 1, "", 0)]
         count = 0
         while pending:
-            node, path, depth, around = pending.pop()
+            node, path, depth, around, before = pending.pop()
             count += 1
             if count > MAX_NODES:
                 self._notes.add((None, "root"), "there are too many nodes", expected=f"at most {MAX_NODES}")
@@ -97,13 +118,32 @@ class Reach:
             name = node.get("id")
             if isinstance(name, str):
                 self._give(name, path, around)
+            self._length(node, path, before)
             inside = name if node["type"] in ("foreach", "loop") else around
+            within, around_within = (path, "body"), inside or "a loop"
             below = list(children(node, path))
             pending += [
-                (child, where, depth + 1, (inside or "a loop") if where == (path, "body") else around)
+                (
+                    child,
+                    where,
+                    depth + 1,
+                    around_within if where == within else around,
+                    # A fallback and a compensation stand beside their node.
+                    before if where[1] in _BESIDE else before + _chars_within(node),
+                )
                 for child, where in reversed(below)
             ]
         return True
+
+    def _length(self, node: dict[str, Any], path: Path, before: int) -> None:
+        """Refuse a step whose path may be longer than a store keeps."""
+        longest = before + name_chars(node)
+        if node["type"] in _STEPS and longest > MAX_PATH_CHARS:
+            self._notes.add(
+                path,
+                f"its path in the journal may have {longest} characters, with the ids of what repeats around it",
+                expected=f"at most {MAX_PATH_CHARS}: shorter ids",
+            )
 
     def _give(self, name: str, path: Path, around: str) -> None:
         if name in RESERVED_NAMES:

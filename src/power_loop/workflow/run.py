@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from decimal import Decimal
 from typing import Any
@@ -16,8 +16,16 @@ from power_loop.agent.loop import StatefulAgentLoop
 from power_loop.agent.subagents import Agents, agent_id_of, granted, tools_of
 from power_loop.contracts.agent_spec import AgentSpec
 from power_loop.contracts.budgets import Budget
+from power_loop.contracts.choices import choice_of
 from power_loop.contracts.clock import SystemClock
-from power_loop.contracts.errors import ConfigError, InputError, PowerLoopError, SessionBusyError, SessionNotFoundError
+from power_loop.contracts.errors import (
+    ConfigError,
+    InputError,
+    PowerLoopError,
+    RunNotFoundError,
+    SessionBusyError,
+    SessionNotFoundError,
+)
 from power_loop.contracts.events import LeaseTaken, SessionCreated
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.llm import Usage
@@ -59,7 +67,11 @@ _LOG = logging.getLogger("power_loop")
 #: How many leaves of one run work at the same time where nobody says otherwise.
 DEFAULT_CONCURRENCY = 16
 _IN_PROCESS = InProcessExecutor()
+# How the send of a run may rest that is over.
+_ENDED = (SendStatus.COMPLETED, SendStatus.FAILED, SendStatus.CANCELLED, SendStatus.TIME_EXCEEDED)
 _UNSET: Any = object()
+# How often a run is asked to stop that is taken up and left while it is asked.
+_CANCEL_TRIES = 3
 
 
 @frozen
@@ -130,7 +142,7 @@ class Workflow:
         """
         with self._loop.work():
             await self._make(is_detached=False)
-            return await _driven(self._loop, self._run_id, self._executor)
+            return await _driven(self._loop, self._run_id)
 
     async def start(self, *, detached: bool = True) -> str:
         """Begin it and return the run's id at once; it goes on in the background, and whatever becomes of this process,
@@ -143,7 +155,7 @@ class Workflow:
             return (await self.run()).run_id
         with self._loop.work():
             await self._make(is_detached=True)
-        _driver_of(self._loop, self._executor).start(self._run_id)
+            await drive_runs(self._loop).begun(self._run_id)
         return self._run_id
 
     async def cancel(self, reason: str = "cancelled") -> bool:
@@ -153,7 +165,7 @@ class Workflow:
     async def _make(self, *, is_detached: bool) -> None:
         loop = self._loop
         store = await loop.get_store()
-        drive_runs(loop, self._executor)
+        drive_runs(loop).choose(self._run_id, self._executor)
         config, parent_id = loop.config, self._parent_id
         parent = None if parent_id is None else await store.get_session(parent_id)
         above_agent = None if parent is None or parent.agent is None else Agent.from_json(parent.agent)
@@ -254,8 +266,10 @@ async def resume_run(
             f"run {run_id!r} was not made for session {parent_session_id!r}, but for {head.parent_id!r}: name that one"
         )
     with loop.work():
-        chosen = drive_runs(loop, executor).executor
-        return await _driven(loop, run_id, executor or chosen)
+        driver = drive_runs(loop)
+        if executor is not None:
+            driver.choose(run_id, executor)
+        return await _driven(loop, run_id)
 
 
 async def get_run(loop: StatefulAgentLoop, run_id: str) -> WorkflowResult:
@@ -277,7 +291,7 @@ async def list_runs(
 ) -> tuple[WorkflowRunRecord, ...]:
     """Return runs, newest first: those of a session, those that stand so, those that come behind `before`."""
     store = await loop.get_store()
-    state = None if status is None else RunStatus(status).value
+    state = None if status is None else choice_of(RunStatus, status, "status", error=InputError).value
     place = None if before is None else (before.created_at_ms, before.session_id)
     return await store.list_runs(state=state, parent_session_id=parent_session_id, before=place, limit=limit)
 
@@ -300,16 +314,20 @@ async def cancel_run(loop: StatefulAgentLoop, run_id: str, *, reason: str = "can
     """Stop a run, in whichever process it runs, and what it set going; False if it is over or is not there."""
     store = await loop.get_store()
     driver = drive_runs(loop)
-    with contextlib.suppress(PowerLoopError):
-        await store.get_run(run_id)
-        if await loop.cancel(run_id, reason=reason):
-            return True
-        run = await store.get_run(run_id)
-        if run.ended_at_ms is None:
+    with contextlib.suppress(RunNotFoundError, SessionNotFoundError):
+        for _ in range(_CANCEL_TRIES):
+            await store.get_run(run_id)
+            if await loop.cancel(run_id, reason=reason):
+                return True
+            run = await store.get_run(run_id)
+            if run.ended_at_ms is not None:
+                return False
             head = await store.get_session(run_id)
             with loop.work():
                 scope = TurnScope(is_background=True)
-                return await join(driver.end(run_id, reason, scope, epoch=head.epoch), scope)
+                if await join(driver.end(run_id, reason, scope, epoch=head.epoch), scope):
+                    return True
+            # Somebody took it up meanwhile, and has to be asked.
     return False
 
 
@@ -377,10 +395,6 @@ def drive_runs(loop: StatefulAgentLoop, executor: LeafExecutor | None = None) ->
 
     Whatever makes or resumes a run does this by itself; a process that only recovers calls it once.
     """
-    return _driver_of(loop, executor)
-
-
-def _driver_of(loop: StatefulAgentLoop, executor: LeafExecutor | None) -> Driver:
     driver = loop.run_driver
     if not isinstance(driver, Driver):
         loop.run_driver = driver = Driver(loop, executor or _IN_PROCESS)
@@ -396,11 +410,27 @@ class Driver:
         # The handle knows its driver: a strong reference back would keep both from going.
         self._loop = weakref.ref(loop)
         self.executor = executor
+        # Where the leaves of runs run that were begun here and have not ended: no other run's choice changes that.
+        self._chosen: dict[str, LeafExecutor] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._taken: dict[str, asyncio.Event] = {}
+        # Runs that something was said to while a task here may have been about to leave them.
+        self._again: set[str] = set()
+
+    def choose(self, run_id: str, executor: LeafExecutor) -> None:
+        """Let the leaves of a run run in an executor until it has ended."""
+        self._chosen[run_id] = executor
+
+    async def drive(self, run_id: str, scope: TurnScope, **more: Any) -> StatefulResult:
+        """Drive a run to its rest with its executor, as `drive` does."""
+        result = await drive(self._here, run_id, scope, self._chosen.get(run_id, self.executor), **more)
+        if result.send_index and result.status in _ENDED:
+            self._chosen.pop(run_id, None)
+        return result
 
     async def go_on(self, run_id: str, scope: TurnScope) -> StatefulResult | None:
         """Go on with a run whose process died."""
-        return await drive(self._here, run_id, scope, self.executor, recovers=True)
+        return await self.drive(run_id, scope, recovers=True)
 
     async def end(self, run_id: str, reason: str, scope: TurnScope, *, epoch: int) -> bool:
         """End a run as cancelled that nobody drives."""
@@ -408,7 +438,7 @@ class Driver:
         if head.epoch != epoch:
             return False
         try:
-            result = await drive(self._here, run_id, scope, self.executor, ends=reason)
+            result = await self.drive(run_id, scope, ends=reason)
         except SessionBusyError:
             return False
         return result.status is SendStatus.CANCELLED and not result.is_replayed
@@ -417,23 +447,42 @@ class Driver:
         """See to it that a run is driven in the background; return the task that does it."""
         known = self._tasks.get(run_id)
         if known is not None and not known.done():
+            self._again.add(run_id)
             return known
         in_flight = contextlib.ExitStack()
         in_flight.enter_context(self._here.work())
         # In a context of its own: it is nothing that a turn waits for which happens to start it.
+        self._taken[run_id] = asyncio.Event()
         task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._in_background(run_id))
         task.add_done_callback(lambda _: in_flight.close())
         self._tasks[run_id] = task
         return task
 
-    async def _in_background(self, run_id: str) -> None:
-        scope = TurnScope(is_background=True)
+    async def begun(self, run_id: str) -> None:
+        """Start a run in the background, and return once its lease and its send are stored: whatever becomes of this
+        process then, `recover()` finds it."""
+        task = self.start(run_id)
+        taken = asyncio.ensure_future(self._taken[run_id].wait())
         try:
-            await join(drive(self._here, run_id, scope, self.executor), scope)
+            await asyncio.wait((task, taken), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            taken.cancel()
+
+    async def _in_background(self, run_id: str) -> None:
+        on_taken = self._taken[run_id].set
+        try:
+            while True:
+                self._again.discard(run_id)
+                scope = TurnScope(is_background=True)
+                await join(self.drive(run_id, scope, on_taken=on_taken), scope)
+                if run_id not in self._again:
+                    return
         except PowerLoopError as error:
-            # Its events told of it, and recover() finds the run.
+            # Its events told of it; resume_run() goes on with it, and recover() where its process ended.
             _LOG.debug("run %s was not driven to its end: %s", run_id, error)
         finally:
+            self._again.discard(run_id)
+            self._taken.pop(run_id, None)
             self._tasks.pop(run_id, None)
 
     @property
@@ -443,9 +492,9 @@ class Driver:
         return loop
 
 
-async def _driven(loop: StatefulAgentLoop, run_id: str, executor: LeafExecutor) -> WorkflowResult:
+async def _driven(loop: StatefulAgentLoop, run_id: str) -> WorkflowResult:
     scope = TurnScope()
-    result = await join(drive(loop, run_id, scope, executor), scope)
+    result = await join(drive_runs(loop).drive(run_id, scope), scope)
     return await _result(await loop.get_store(), run_id, result)
 
 
@@ -478,21 +527,29 @@ async def drive(
     *,
     recovers: bool = False,
     ends: str | None = None,
+    on_taken: Callable[[], None] | None = None,
 ) -> StatefulResult:
     """Drive a run to its rest and return how its send rests; one that has ended gives the recorded result.
 
-    With a reason for which it `ends`, it is brought to rest as cancelled. Raises `session.busy`, `workflow.not_found`,
-    and whatever ended the engine where that was no fault of a step's.
+    With a reason for which it `ends`, it is brought to rest as cancelled. `on_taken` is called once its lease is held
+    and its send is stored. Raises `session.busy`, `workflow.not_found`, and whatever ended the engine where that was no
+    fault of a step's.
     """
     seat = await loop.take_run_seat(run_id, scope)
     try:
-        return await _in_line(seat, loop, executor, recovers=recovers, ends=ends)
+        return await _in_line(seat, loop, executor, recovers=recovers, ends=ends, on_taken=on_taken)
     except TurnStopped:
         return never_began(seat, scope.status or SendStatus.CANCELLED, scope.reason)
 
 
 async def _in_line(
-    seat: TurnSeat, loop: StatefulAgentLoop, executor: LeafExecutor, *, recovers: bool, ends: str | None
+    seat: TurnSeat,
+    loop: StatefulAgentLoop,
+    executor: LeafExecutor,
+    *,
+    recovers: bool,
+    ends: str | None,
+    on_taken: Callable[[], None] | None,
 ) -> StatefulResult:
     store, run_id, scope = seat.kit.store, seat.session_id, seat.scope
     async with seat.kit.desk.turn(run_id, scope, is_stoppable=ends is None):
@@ -507,6 +564,8 @@ async def _in_line(
             options = SendOptions.from_json(sent.options)
         if not isinstance(taken, Accepted):
             taken = await claim(seat, store.take_up)
+        if on_taken is not None:
+            on_taken()
         is_resume = sent is not None
 
         async def begin() -> Turn:

@@ -64,7 +64,9 @@ class Lacking:
 
 
 def either(shapes: tuple[Shape, ...]) -> Shape:
-    """Return what is known of one of some shapes."""
+    """Return what is known of one of some shapes, none of which is itself one of some: each step of a reference looks
+    at a few, however often a schema leads back into itself."""
+    shapes = tuple([one for shape in shapes for one in (shape.shapes if isinstance(shape, Either) else (shape,))])
     if not shapes or len(shapes) > _MAX_ALTERNATIVES or UNKNOWN in shapes:
         return UNKNOWN
     return shapes[0] if len(shapes) == 1 else Either(shapes)

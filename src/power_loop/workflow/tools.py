@@ -25,7 +25,7 @@ _SPEC = {
     "description": (
         "The workflow: {name, input?, root}. root is a node: {type: 'agent', id, spec: {name, system_prompt}, input?,"
         " output_schema?, inputs_from?}, {type: 'sequence' | 'parallel', steps: [...]}, {type: 'foreach', id,"
-        " items_from, as, parallel?, body}, {type: 'branch', cases: [{if, then}], else?}, {type: 'loop', id, body,"
+        " items_from, as, parallel?, body}, {type: 'branch', cases: [{when, then}], else?}, {type: 'loop', id, body,"
         " until, max_iterations}, {type: 'tool', id, tool, args}. Texts may refer to {{input}}, {{item}} and"
         " {{id.path}}."
     ),
