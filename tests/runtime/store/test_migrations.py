@@ -24,6 +24,8 @@ from tests.runtime.store.sites import KINDS, OLD_VERSIONS, Site, fresh_site, old
 
 OLD = range(1, SCHEMA_VERSION)
 # The sessions of an old database that go on and how many rows of their logs there are.
+# How many statements lie between two deaths on the way from a version before the last one.
+_EVERY = 5
 _LOGS = {"sess_done": 6, "sess_effect": 2, "sess_midturn": 2, "sess_waiting": 3}
 # Those of each version that are only looked at.
 _OTHERS = {
@@ -128,11 +130,14 @@ async def test_a_kill_at_any_statement_is_mended_by_the_next_who_opens(site: Sit
         site.run(old_version(site, version))
         before = content(site, version)
     old = site.shape()
-    # Behind a statement it is as before the next one: that is looked at on the way from nothing and from the last one.
-    points = ["ddl.before", "ddl.after"] if version in (0, SCHEMA_VERSION - 1) else ["ddl.before"]
-    said = await asyncio.to_thread(last_words, start("die_provisioning", site.dsn, *points))
-    [statements] = {said[point] for point in points}
-    assert statements > 20
+    # Each death is one more open. Behind a statement it is as before the next one: SQLite shows that. The ways from
+    # older versions pass the statements of the way from the last one, so that some of them are enough there.
+    is_whole = version in (0, SCHEMA_VERSION - 1)
+    points = ["ddl.before", "ddl.after"] if is_whole and "://" not in site.dsn else ["ddl.before"]
+    every = 1 if is_whole else _EVERY
+    said = await asyncio.to_thread(last_words, start("die_provisioning", site.dsn, every, *points))
+    [deaths] = {said[point] for point in points}
+    assert deaths > 20 // every
     assert site.shape() == fresh != old
     assert versions(site) == ([*range(version, SCHEMA_VERSION + 1)] if version else [SCHEMA_VERSION])
     if version:

@@ -308,9 +308,9 @@ async def die_at(dsn: str, at: str) -> None:
     say(finished=seen)
 
 
-async def die_provisioning(dsn: str, *points: str) -> None:
-    """Open a store in one forked process after the other; each is killed at the next of the points where none was
-    killed yet.
+async def die_provisioning(dsn: str, every: str, *points: str) -> None:
+    """Open a store in one forked process after the other; each is killed at a point that none has come to yet: the next
+    one, or that which comes `every` points behind the last.
 
     `ddl.before` and `ddl.after` stand around every statement that makes tables and views. The last process lives.
     """
@@ -321,7 +321,8 @@ async def die_provisioning(dsn: str, *points: str) -> None:
     importlib.import_module({"sqlite": "sqlite3", "postgresql": "asyncpg"}.get(dsn.partition(":")[0], "aiomysql"))
     gc.collect()
     gc.freeze()
-    deaths: set[str] = set()
+    passed: set[str] = set()
+    deaths: list[str] = []
     while True:
         read, written = os.pipe()
         child = os.fork()
@@ -330,25 +331,33 @@ async def die_provisioning(dsn: str, *points: str) -> None:
             try:
                 os.close(read)
                 asyncio.events._set_running_loop(None)
-                asyncio.run(_provision_to(dsn, written, deaths, points))
+                asyncio.run(_provision_to(dsn, written, passed, points, int(every)))
                 failed = 0
             finally:
                 os._exit(failed)
         os.close(written)
         with os.fdopen(read) as pipe:
-            death = pipe.read()
+            new = pipe.read().split("\0")[:-1]
         status = end_of(child)
-        assert status == (-signal.SIGKILL if death else 0), status
-        if not death:
+        passed.update(new)
+        if len(new) < int(every):
+            assert status == 0, status
             break
-        deaths.add(death)
+        assert status == -signal.SIGKILL, status
+        deaths.append(new[-1])
     say(**{name: sum(death.startswith(name) for death in deaths) for name in points})
 
 
-async def _provision_to(dsn: str, pipe: int, deaths: set[str], points: tuple[str, ...]) -> None:
+async def _provision_to(dsn: str, pipe: int, passed: set[str], points: tuple[str, ...], every: int) -> None:
+    new = 0
+
     def point(name: str, what: str) -> None:
-        if name in points and f"{name} {what}" not in deaths:
-            os.write(pipe, f"{name} {what}".encode())
+        nonlocal new
+        if name not in points or f"{name} {what}" in passed:
+            return
+        new += 1
+        os.write(pipe, f"{name} {what}\0".encode())
+        if new == every:
             os.kill(os.getpid(), signal.SIGKILL)
 
     opening._share(parse_dsn(dsn)).database.on_point = point
