@@ -15,6 +15,7 @@ from power_loop import (
     LLMRetryPolicy,
     LLMServerError,
     LoopConfig,
+    RunNotFoundError,
     SendStatus,
     StatefulAgentLoop,
     StoreUnavailableError,
@@ -36,11 +37,13 @@ from power_loop.workflow import (
     drive_runs,
     get_run,
     list_runs,
+    migrate_run,
     resume_run,
     signal_run,
 )
 from tests.agent.conftest import MakeLoop
 from tests.agent.parts import Ears, Gate, until, within_limit
+from tests.agent.test_lease import change
 
 from .parts import Answers, agent, flow
 
@@ -462,3 +465,30 @@ async def test_a_signal_is_heard_that_comes_while_the_run_is_being_left(make_loo
 async def test_a_wrong_status_is_told_with_those_that_there_are(make_loop: MakeLoop) -> None:
     with pytest.raises(InputError, match="'waiting'"):
         await list_runs(make_loop(llm=Answers()), status="asleep")
+
+
+async def test_a_signal_lets_a_migrated_run_go_on(make_loop: MakeLoop) -> None:
+    loop = make_loop(llm=Answers())
+    spec = flow([{"type": "wait", "id": "ok", "signal": "go"}, agent("one")])
+    result = await run(loop, spec)
+    longer = flow([*spec["root"]["steps"], agent("two")])
+    await migrate_run(loop, result.run_id, longer, apply=True)
+    await signal_run(loop, result.run_id, "go")
+    ended = await within_limit(resumed(loop, result.run_id))
+    assert (ended.status, ended.output) == (RunStatus.COMPLETED, "Said: Two.")
+
+
+async def test_the_doctor_finds_the_rows_of_a_run_without_its_session(make_loop: MakeLoop, dsn: str) -> None:
+    async with make_loop(llm=Answers()) as loop:
+        result = await run(loop, flow([agent("one"), {"type": "wait", "id": "ok", "signal": "go"}]))
+        store: Any = await loop.get_store()
+        await store.signal_run(result.run_id, "other")
+    change(dsn, "DELETE FROM pl_sessions WHERE id = ?", result.run_id)
+    loop = make_loop(llm=Answers())
+    store = await loop.get_store()
+    strays = [one.message async for one in store.diagnose(repair=True) if one.session_id == result.run_id]
+    for table in ("workflow_runs", "workflow_steps", "workflow_signals"):
+        assert any(f"pl_{table} for" in message for message in strays), strays
+    with pytest.raises(RunNotFoundError):
+        await get_run(loop, result.run_id)
+    assert [one async for one in store.diagnose(repair=True) if one.session_id == result.run_id] == []

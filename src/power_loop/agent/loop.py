@@ -1142,7 +1142,11 @@ class StatefulAgentLoop:
             await store.get_session(session_id)  # no session has such an id, and the store says so
         kit, agent = self._kit(store), None
         agents = Agents(
-            kit, self.config, seat_of=self._agent_seat, wake=lambda woken_id: self._inbox_driver.start(woken_id)
+            kit,
+            self.config,
+            seat_of=self._agent_seat,
+            wake=lambda woken_id: self._inbox_driver.start(woken_id),
+            end_run=self._end_run,
         )
         if is_agent_id(session_id) or is_run_id(session_id):
             stored = (await store.get_session(session_id)).agent
@@ -1164,6 +1168,16 @@ class StatefulAgentLoop:
             agents=agents,
             agent=agent,
         )
+
+    async def _end_run(self, run_id: str, reason: str) -> None:
+        """End a workflow's run, running or at rest, that was made for a send which comes to rest without it."""
+        store = self._store or await self.get_store()
+        sent = await store.get_send(run_id)
+        if sent is None or sent.status not in (SendStatus.RUNNING, SendStatus.WAITING_FOR_INPUT):
+            return
+        if not await self.cancel(run_id, reason=reason) and self._run_driver is not None:
+            head = await store.get_session(run_id)
+            await self._run_driver.end(run_id, reason, TurnScope(), epoch=head.epoch)
 
     async def _agent_seat(
         self, session_id: str, tools: ToolRegistry | None, scope: TurnScope, payer: Turn | None

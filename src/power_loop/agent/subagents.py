@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,7 @@ from power_loop.contracts.records import NewChild, NewSend, SendRecord
 from power_loop.contracts.results import StatefulResult
 from power_loop.contracts.states import SendStatus, WaitKind
 from power_loop.contracts.tools import ToolOutput, ToolResult, Waiting
+from power_loop.contracts.workflow_runs import is_run_id
 from power_loop.core.context import texts
 from power_loop.core.turn import begin
 from power_loop.core.turn.agent import Agent, policy_of
@@ -162,13 +163,22 @@ def new_session(agent: Agent, session_id: str, spec: AgentSpec, **place: Any) ->
 class Agents:
     """Runs the sub-agents of one turn; satisfies `AgentRunner`."""
 
-    __slots__ = ("_config", "_kit", "_seat_of", "_wake")
+    __slots__ = ("_config", "_end_run", "_kit", "_seat_of", "_wake")
 
-    def __init__(self, kit: TurnKit, config: LoopConfig, *, seat_of: SeatOf, wake: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        kit: TurnKit,
+        config: LoopConfig,
+        *,
+        seat_of: SeatOf,
+        wake: Callable[[str], object],
+        end_run: Callable[[str, str], Awaitable[None]],
+    ) -> None:
         self._kit = kit
         self._config = config
         self._seat_of = seat_of
         self._wake = wake
+        self._end_run = end_run
 
     async def run(
         self,
@@ -247,7 +257,12 @@ class Agents:
     async def end(self, turn: Turn, reason: str) -> None:
         """End what sub-agents of the send still have to do."""
         for agent_id, index in tuple(turn.children):
-            await self.end_one(agent_id, index, reason)
+            if is_run_id(agent_id):
+                # One that cannot be ended here keeps no session from its rest.
+                with contextlib.suppress(PowerLoopError):
+                    await self._end_run(agent_id, reason)
+            else:
+                await self.end_one(agent_id, index, reason)
 
     async def end_of(self, call: OpenCall, reason: str) -> None:
         """End what the sub-agent that a call waits for still has to do for it."""

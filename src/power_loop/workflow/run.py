@@ -305,7 +305,8 @@ async def signal_run(loop: StatefulAgentLoop, run_id: str, name: str, value: Any
     """
     store = await loop.get_store()
     signal = await store.signal_run(run_id, name, value)
-    if (await store.get_run(run_id)).state == RunStatus.WAITING.value:
+    sent = await store.get_send(run_id)
+    if sent is not None and sent.status is SendStatus.WAITING_FOR_INPUT:
         drive_runs(loop).start(run_id)
     return signal
 
@@ -560,8 +561,9 @@ async def _in_line(
         if sent is None:
             new, options = await _new_send(seat, run)
             taken = await claim(seat, lambda claim: store.accept(claim, new))
+            paid_by = new.paid_by
         else:
-            options = SendOptions.from_json(sent.options)
+            options, paid_by = SendOptions.from_json(sent.options), sent.paid_by
         if not isinstance(taken, Accepted):
             taken = await claim(seat, store.take_up)
         if on_taken is not None:
@@ -569,7 +571,7 @@ async def _in_line(
         is_resume = sent is not None
 
         async def begin() -> Turn:
-            return await _turn(seat, taken, options, is_resume=is_resume)
+            return await _turn(seat, taken, options, is_resume=is_resume, paid_by=paid_by)
 
         async def go_on(turn: Turn) -> StatefulResult:
             if ends is not None:
@@ -600,7 +602,9 @@ async def _new_send(seat: TurnSeat, run: WorkflowRunRecord) -> tuple[NewSend, Se
     return new, options
 
 
-async def _turn(seat: TurnSeat, taken: Accepted, options: SendOptions, *, is_resume: bool) -> RunTurn:
+async def _turn(
+    seat: TurnSeat, taken: Accepted, options: SendOptions, *, is_resume: bool, paid_by: tuple[str, int] | None
+) -> RunTurn:
     store, run_id = seat.kit.store, seat.session_id
     view = await store.read_view(run_id)
     turn = RunTurn(
@@ -615,6 +619,10 @@ async def _turn(seat: TurnSeat, taken: Accepted, options: SendOptions, *, is_res
     )
     turn.next_input = taken.next_input
     turn.path, turn.agent, turn.agents = seat.path, seat.agent, seat.agents
+    payer = None if paid_by is None else seat.kit.desk.watcher().turn_of(paid_by[0])
+    if paid_by is not None and isinstance(payer, Turn) and payer.send_index == paid_by[1]:
+        # Its send runs here, and counts what this one takes while it does.
+        turn.be_paid_by(payer)
     if taken.previous_owner is not None:
         turn.announce(LeaseTaken(taken.previous_owner))
     if is_resume and view.send is not None:

@@ -63,6 +63,10 @@ class Watcher:
         if self._timer is None:
             self._timer = self._loop.call_later(self._interval_s, self._tick)
 
+    def turn_of(self, session_id: str) -> Watched | None:
+        """Return the turn of a session that runs in its event loop, if one does."""
+        return next((turn for turn in self._turns if turn.session_id == session_id), None)
+
     def remove(self, turn: Watched) -> None:
         """Watch it no longer."""
         self._turns.pop(turn, None)
