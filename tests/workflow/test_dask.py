@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from power_loop.contracts.version import __version__
 from power_loop.testing import ScriptedLLM
 from power_loop.workflow import RunStatus, WorkflowResult, create_workflow, resume_run
 from power_loop.workflow.dask_leaf import PROTOCOL, run_order
+from power_loop.workflow.executors import LeafHost, LeafOutcome, LeafTask
 from tests.conformance.backends import SERVERS
 
 from .dask_app import DSN, FOLDER, PREFIX
@@ -27,6 +28,7 @@ from .dask_app import DSN, FOLDER, PREFIX
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 from power_loop.workflow import DaskExecutor
+from power_loop.workflow.dask_executor import _AwayError
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0
@@ -219,6 +221,45 @@ async def test_a_cluster_that_stays_away_fails_the_leaf(cluster: Cluster) -> Non
         result = await running
         assert result.status is RunStatus.FAILED
         assert result.error is not None
+        assert result.error["code"] == "workflow.leaf_lost"
+
+
+class Lost(DaskExecutor):
+    """Loses its cluster: first in the middle of a leaf, as often as is told, then each try to reach it again."""
+
+    def __init__(self, *, losses: int, works_s: float, is_gone: bool = False) -> None:
+        super().__init__("tcp://nowhere:1", app=APP, reconnect_s=0.15)
+        self.losses = losses
+        self.works_s = works_s
+        self.is_gone = is_gone
+
+    async def _submit(self, order: str, task: LeafTask, host: LeafHost) -> LeafOutcome:
+        if self.losses:
+            self.losses -= 1
+            await asyncio.sleep(self.works_s)
+            raise _AwayError("lost", was_there=True)
+        if self.is_gone:
+            raise _AwayError("gone", was_there=False)
+        return LeafOutcome(SendStatus.COMPLETED, "done")
+
+
+@pytest.mark.parametrize(
+    ("executor", "comes_to"),
+    [
+        (lambda: Lost(losses=3, works_s=0.3), SendStatus.COMPLETED),
+        (lambda: Lost(losses=1, works_s=0.3, is_gone=True), SendStatus.FAILED),
+        (lambda: Lost(losses=1_000_000, works_s=0.0), SendStatus.FAILED),
+    ],
+    ids=["comes back", "stays away", "comes and goes"],
+)
+async def test_how_long_a_cluster_is_away_is_counted_from_when_it_was_lost(
+    tmp_path: Path, executor: Callable[[], Lost], comes_to: SendStatus
+) -> None:
+    async with StatefulAgentLoop(llm=ScriptedLLM(), dsn=str(tmp_path / "app.db")) as loop:
+        work = create_workflow(flow("text"), parent_loop=loop, executor=executor())
+        result = await asyncio.wait_for(work.run(), LIMIT_S)
+    assert result.status.value == comes_to.value
+    if result.error is not None:
         assert result.error["code"] == "workflow.leaf_lost"
 
 

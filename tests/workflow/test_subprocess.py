@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from power_loop import SendStatus, ShellLimits
 from power_loop.contracts.events import EventPayload, SendStarted, TextDelta, ToolCallStarted
 from power_loop.contracts.version import __version__
 from power_loop.testing import ScriptedLLM, call, leak_check
+from power_loop.workflow import subprocess_executor
 from power_loop.workflow.executors import LeafOutcome
 from power_loop.workflow.pool import PoolLimits
 from power_loop.workflow.subprocess_executor import SubprocessExecutor
@@ -415,3 +417,27 @@ async def test_what_a_worker_says_behind_its_outcome_is_nobodys(tmp_path: Path) 
     assert first.output == {"n": 1}
     # What was left of the first is not taken for the second's.
     assert second.output == {"n": 1} or code_of(second)[0] == "worker.protocol"
+
+
+# ---- its folder ----
+
+
+async def test_a_folder_that_somebody_cleaned_away_is_made_anew(tmp_path: Path) -> None:
+    pool = PoolLimits(size=1, spare=0, max_uses=1)
+    async with leak_check(), SubprocessExecutor(state_folder=tmp_path / "leaves", pool=pool) as made:
+        for name in ("one", "two"):
+            outcome = await within_limit(made.run_leaf(leaf(name), Host()))
+            assert (outcome.status, outcome.error) == (SendStatus.COMPLETED, None)
+            assert (tmp_path / "leaves").stat().st_mode & 0o077 == 0
+            shutil.rmtree(tmp_path / "leaves")
+
+
+async def test_the_files_of_leaves_that_ended_long_ago_are_removed_while_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess_executor, "_MOST_DONE", 2)
+    async with leak_check(), SubprocessExecutor(state_folder=tmp_path / "leaves", pool=ONE) as made:
+        for number in range(5):
+            outcome = await within_limit(made.run_leaf(leaf(f"leaf{number}"), Host()))
+            assert outcome.status is SendStatus.COMPLETED
+            assert len(list((tmp_path / "leaves").glob("worker-*/*/leaf.db"))) == min(number + 1, 3)

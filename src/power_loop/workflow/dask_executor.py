@@ -49,8 +49,9 @@ class DaskExecutor:
         epoch = (await host.store.get_session(task.run_id)).epoch
         order = order_of(task, self._app, epoch)
         loop = asyncio.get_running_loop()
-        until_s, pause_s = loop.time() + self._reconnect_s, _FIRST_PAUSE_S
+        away_s, pause_s = 0.0, _FIRST_PAUSE_S
         while True:
+            tried_at_s = loop.time()
             try:
                 refusal = await self._submit(order, task, host)
             except _AwayError as away:  # noqa: PERF203 - a few tries at most
@@ -58,10 +59,16 @@ class DaskExecutor:
                 known = await host.recorded(task)
                 if known is not None:
                     return known
-                if host.stop.is_cancelled or loop.time() > until_s:
+                if away.was_there and loop.time() - tried_at_s > self._reconnect_s:
+                    # It was there for long: this is another absence.
+                    away_s, pause_s = 0.0, _FIRST_PAUSE_S
+                elif not away.was_there:
+                    away_s += loop.time() - tried_at_s
+                if host.stop.is_cancelled or away_s >= self._reconnect_s:
                     await host.give_up(task, "its cluster is lost")
                     return _failed(LeafLostError(f"leaf {task.path!r} was lost with its cluster: {away}"))
                 await asyncio.sleep(pause_s)
+                away_s += pause_s
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             else:
                 return refusal
@@ -129,7 +136,7 @@ class DaskExecutor:
         if isinstance(failure, self._distributed.KilledWorker):
             return _failed(LeafLostError(f"leaf {task.path!r} ended every worker that ran it: {failure}"))
         if failure is not None and self._is_away(failure):
-            raise _AwayError(str(failure) or type(failure).__name__)
+            raise _AwayError(str(failure) or type(failure).__name__, was_there=True)
         if failure is not None:
             return _failed(LeafRefusedError(f"leaf {task.path!r} was not run: {type(failure).__name__}: {failure}"))
         refusal = json.loads(said)
@@ -153,12 +160,16 @@ class DaskExecutor:
                     await client.close()
                 self._client = await self._distributed.Client(self._address, asynchronous=True, set_as_default=False)
             except (OSError, TimeoutError, asyncio.TimeoutError) as error:
-                raise _AwayError(str(error) or type(error).__name__) from error
+                raise _AwayError(str(error) or type(error).__name__, was_there=False) from error
             return self._client
 
 
 class _AwayError(Exception):
-    """Says within this room that the cluster is not there."""
+    """Says within this room that the cluster is not there (any more)."""
+
+    def __init__(self, message: str, *, was_there: bool) -> None:
+        super().__init__(message)
+        self.was_there = was_there
 
 
 def _failed(error: LeafLostError | LeafRefusedError) -> LeafOutcome:

@@ -109,7 +109,10 @@ class RunHost:
         """Return what the store has of a leaf that another process runs; None as long as it has not come to rest."""
         turn, store = self._turn, self.store
         leaf_id = agent_id_of(turn.session_id, task.key)
-        sent = await store.get_send(leaf_id, request_id=task.key)
+        try:
+            sent = await store.get_send(leaf_id, request_id=task.key)
+        except SessionNotFoundError:
+            return None  # nobody has begun it
         if sent is None or sent.status is SendStatus.RUNNING:
             return None
         for one in await store.get_children_spending(turn.session_id, turn.send_index):

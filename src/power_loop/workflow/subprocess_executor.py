@@ -49,8 +49,10 @@ _BARE_USES, _LAUNCHED_USES = 100, 1
 _GRACE_S = 2.0
 # A worker that waits for work may end by itself in the moment in which it is given some.
 _TRIES = 3
-# What a run that nobody went on with left behind.
-_KEPT_S = 7 * 86_400.0
+# What a run that nobody went on with left behind, and how often it is looked for.
+_KEPT_S, _SWEPT_EVERY_S = 7 * 86_400.0, 86_400.0
+# Leaves that came to their end and whose files are kept still: a run that dies before it knows of an end asks again.
+_MOST_DONE = 200
 _ENDS = frozenset(SendStatus) - {
     SendStatus.RUNNING,
     SendStatus.WAITING_FOR_INPUT,
@@ -109,7 +111,9 @@ class SubprocessExecutor:
         self._folder: Path | None = None
         uses = self._pool_limits.max_uses or (_BARE_USES if launcher is None else _LAUNCHED_USES)
         self._pool = WorkerPool(self._pool_limits, self._start, max_uses=uses)
-        self._done: set[Path] = set()
+        self._swept_at_s: float | None = None
+        # In the order in which they came to their end.
+        self._done: dict[Path, None] = {}
 
     async def run_leaf(self, task: LeafTask, host: LeafHost) -> LeafOutcome:
         """Run a leaf to its outcome in a worker; what goes wrong with that one is an outcome, too."""
@@ -178,7 +182,7 @@ class SubprocessExecutor:
                 worker = await self._pool.take(kind)
                 is_well = False
                 try:
-                    folder = await asyncio.to_thread(self._place, task, worker)
+                    folder = await asyncio.to_thread(self._place, task, worker, self._no_more_needed())
                     worker.begin_leaf()
                     outcome = await talk.hold(
                         worker,
@@ -193,7 +197,7 @@ class SubprocessExecutor:
                     )
                     is_well = not worker.is_cut_off
                     if outcome.is_completed:
-                        self._done.add(folder)
+                        self._done[folder] = None
                     return outcome
                 except BrokenFrameError as error:
                     raise worker_protocol_error(error) from error
@@ -256,24 +260,36 @@ class SubprocessExecutor:
     # ---- files ----
 
     def _worker_folder(self) -> str:
-        if self._folder is None:
-            self._folder = _state_folder(self._given_folder)
+        # Each time: what cleans up temporary folders may have taken it.
+        self._folder = _state_folder(self._given_folder)
+        now_s = time.monotonic()
+        if self._swept_at_s is None or now_s - self._swept_at_s > _SWEPT_EVERY_S:
+            self._swept_at_s = now_s
             _sweep(self._folder)
         return tempfile.mkdtemp(prefix="worker-", dir=self._folder)
 
-    def _place(self, task: LeafTask, worker: WorkerProcess) -> Path:
+    def _no_more_needed(self) -> list[Path]:
+        """Return the folders of leaves that are to be removed, so that there are never too many."""
+        many = list(self._done)[: max(len(self._done) - _MOST_DONE, 0)]
+        for folder in many:
+            del self._done[folder]
+        return many
+
+    def _place(self, task: LeafTask, worker: WorkerProcess, unneeded: list[Path]) -> Path:
         """Return the leaf's folder, in that of its worker; what an earlier worker left of the leaf is in it."""
         assert self._folder is not None
+        for former in unneeded:
+            shutil.rmtree(former, ignore_errors=True)
         name = hashlib.sha256(f"{task.run_id}|{task.path}".encode("utf-8", "replace")).hexdigest()[:32]
         folder = Path(worker.folder, name)
         for left in self._folder.glob(f"worker-*/{name}"):
             if left.is_symlink() or not left.is_dir():
                 continue
-            former = left.parent
-            self._done.discard(left)
+            home = left.parent
+            self._done.pop(left, None)
             left.rename(folder)
             with contextlib.suppress(OSError):
-                former.rmdir()
+                home.rmdir()
             break
         (folder / "workspace").mkdir(parents=True, exist_ok=True)
         return folder
@@ -416,5 +432,7 @@ def _sweep(folder: Path) -> None:
     before = time.time() - _KEPT_S
     for left in folder.glob("worker-*"):
         with contextlib.suppress(OSError):
-            if left.lstat().st_mtime < before and not left.is_symlink():
+            # One whose leaf takes very long is written to further down.
+            used_s = max(one.lstat().st_mtime for one in (left, *left.glob("*/leaf.db*")))
+            if used_s < before and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
