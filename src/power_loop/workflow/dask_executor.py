@@ -54,7 +54,7 @@ class DaskExecutor:
             tried_at_s = loop.time()
             try:
                 refusal = await self._submit(order, task, host)
-            except _AwayError as away:  # noqa: PERF203 - a few tries at most
+            except _AwayError as away:
                 # Whatever became of the cluster, its worker may have come to an end.
                 known = await host.recorded(task)
                 if known is not None:
