@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from power_loop import After, NewTimer, TimerState, open_store, user_message
-from tests.cli.test_command import run
+from tests.cli.test_command import LIMIT_S, run
 
 _AGENT = """
+import asyncio
 from power_loop import StatefulAgentLoop
 from power_loop.testing import ScriptedLLM
 
 
 def make(dsn):
     return StatefulAgentLoop(llm=ScriptedLLM(["I am awake."]), dsn=dsn)
+
+
+async def hang(request):
+    print("asked", flush=True)
+    await asyncio.Event().wait()
+
+
+def make_stuck(dsn):
+    return StatefulAgentLoop(llm=ScriptedLLM([hang]), dsn=dsn)
 """
 
 
@@ -41,6 +56,27 @@ def done(folder: Path, *arguments: str) -> list[str]:
     found = run("timers", *arguments, "--dsn", "app.db", folder=folder)
     assert (found.returncode, found.stderr) == (0, ""), found.stderr
     return found.stdout.splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_runner_whose_turn_does_not_rest(folder: Path, number: signal.Signals) -> None:
+    command = ["timers", "run", "--drive", "my_agent:make_stuck", "--dsn", "app.db"]
+    code = f"import sys; from power_loop.cli.main import main; sys.exit(main({command!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            assert process.stdout is not None
+            while "asked" not in process.stdout.readline():
+                assert process.poll() is None
+            deadline = time.monotonic() + LIMIT_S
+            # Two that come at once are one.
+            while process.poll() is None and time.monotonic() < deadline:
+                process.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
+            assert process.returncode == -number
+        finally:
+            process.kill()
 
 
 def test_timers_are_listed_cancelled_delivered_and_forgotten(folder: Path) -> None:

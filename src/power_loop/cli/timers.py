@@ -18,6 +18,7 @@ from power_loop.cli.store_handle import store_of
 from power_loop.cli.store_options import add_store_options, dsn_of
 
 _PAGE = 200
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -27,7 +28,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="list timers, cancel one, or deliver those that are due",
         description="Lists the timers that are armed, those that come first first; or ends one; or delivers them, with"
         " the application's own loop, which drives the sessions that they wake. As many as one likes may do so on one"
-        " database: each firing is delivered once.",
+        " database: each firing is delivered once. On SIGTERM and Ctrl-C it delivers no more and ends when the turns"
+        " that it drives rest; a second signal ends it at once, and what it drove is left to recovery.",
         epilog="power-loop timers run --drive my_app.agents:make_loop --dsn app.db",
     )
     add_store_options(parser)
@@ -90,12 +92,25 @@ async def _deliver(given: argparse.Namespace) -> int:
             await runner.drained()
             return EXIT_OK
         runner = TimerRunner(loop)
-        # Not every system has handlers of signals in its event loops: there Ctrl-C ends it in the middle.
-        with contextlib.suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, runner.stop)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, runner.stop)
+        _stop_on_signals(runner)
         await runner.run()
     return EXIT_OK
+
+
+def _stop_on_signals(runner: TimerRunner) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        runner.stop()
+        # A turn may take for ever: the next one ends the process as it stands, and others go on with what it drove.
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    # Not every system has handlers of signals in its event loops: there Ctrl-C ends it in the middle.
+    with contextlib.suppress(NotImplementedError):
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, stop)
 
 
 async def _all(store: Any, given: argparse.Namespace) -> AsyncIterator[TimerRecord]:
