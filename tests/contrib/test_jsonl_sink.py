@@ -117,6 +117,45 @@ def test_several_processes_write_one_file_in_one_order_without_a_gap(tmp_path: P
     assert [line["n"] for file in files for line in lines_of(file)] == list(range(1, 601))
 
 
+FORKER = """
+import asyncio, os, sys
+from power_loop import AgentEventBus, SendFailed
+from power_loop.contrib.jsonl_sink import attach_jsonl_sink
+
+bus = AgentEventBus()
+sink = attach_jsonl_sink(bus, sys.argv[1], sync_s=3600)
+
+def tell(text):
+    bus.emit(SendFailed("internal", text), session_id="s")
+    assert asyncio.run(bus.drain()), text
+
+tell("parent")
+# As if a thread of the parent's wrote at this moment.
+sink._file._lock.acquire()
+child = os.fork()
+if child == 0:
+    try:
+        tell("child")
+        assert sink._timer.is_alive()
+        sink.close()
+        os._exit(0)
+    finally:
+        os._exit(1)
+sink._file._lock.release()
+assert os.waitpid(child, 0)[1] == 0
+tell("parent again")
+sink.close()
+"""
+
+
+def test_a_forked_child_writes_a_run_of_its_own_whatever_its_parent_was_doing(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKER, str(path)], timeout=LIMIT_S, check=True)
+    assert told(path) == ["parent", "child", "parent again"]
+    first, second, third = lines_of(path)
+    assert first["run"] == third["run"] != second["run"]
+
+
 async def test_full_files_are_numbered_and_only_the_newest_are_kept(tmp_path: Path) -> None:
     path, bus = tmp_path / "events.jsonl", AgentEventBus()
     attach_jsonl_sink(bus, path, max_bytes=1_000, max_files=3)

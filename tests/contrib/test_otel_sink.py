@@ -25,6 +25,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from power_loop import Approve, LLMServerError, MissingExtraError, ToolDefinition
 from power_loop.contrib.otel_sink import attach_otel_sink
 from power_loop.testing import call, leak_check
+from power_loop.workflow import RunStatus, create_workflow
 from tests.agent.parts import within_limit
 from tests.contrib.parts import SUM, add, make_loop, run, with_researcher
 
@@ -115,6 +116,29 @@ async def test_a_sub_agent_works_below_the_call_that_asked_for_it(tmp_path: Path
         "  chat scripted",
     ]
     assert len({span.context.trace_id for span in told.spans if span.context}) == 1
+
+
+async def test_the_leaves_of_a_workflow_work_below_its_run_and_that_where_it_was_asked_for(
+    tmp_path: Path, told: Told
+) -> None:
+    leaves = [
+        {"id": name, "type": "agent", "spec": {"name": name, "system_prompt": "Work."}, "input": "tea"}
+        for name in ("one", "two")
+    ]
+    spec = {"name": "pair", "root": {"type": "sequence", "steps": leaves}}
+    async with make_loop(tmp_path, ["First.", "Second."]) as loop:
+        attach(loop.event_bus, told)
+        with told.tracers.get_tracer("app").start_as_current_span("GET /report"):
+            result = await within_limit(create_workflow(spec, parent_loop=loop).run())
+    assert result.status is RunStatus.COMPLETED
+    leaf = ["    invoke_agent", "      chat scripted"]
+    tree = told.tree()
+    assert tree[:2] == ["GET /report", "  invoke_workflow pair"]
+    assert [name.replace(" one", "").replace(" two", "") for name in tree[2:]] == leaf * 2
+    run_span = told.spans[1].attributes
+    assert run_span is not None
+    assert run_span["gen_ai.workflow.name"] == "pair"
+    assert run_span["power_loop.send.status"] == "completed"
 
 
 async def test_a_turn_is_below_the_span_of_the_application_that_sent(tmp_path: Path, told: Told) -> None:

@@ -43,13 +43,13 @@ class JsonlFile:
 
     def append(self, value: dict[str, Any]) -> None:
         """Append one object. Raises OSError."""
-        with self._lock:
+        with self._own_lock():
             while not self._appended(value):
                 pass
 
     def sync(self) -> None:
         """See to it that what was written survives a power cut. Raises OSError."""
-        with self._lock:
+        with self._own_lock():
             if self._is_dirty and self._file >= 0:
                 self._is_dirty = False
                 os.fsync(self._file)
@@ -58,8 +58,17 @@ class JsonlFile:
         """Sync and let go; another append opens it again."""
         with contextlib.suppress(OSError):
             self.sync()
-        with self._lock:
+        with self._own_lock():
             self._let_go()
+
+    def _own_lock(self) -> threading.Lock:
+        """Return this process's lock. In a forked child a thread of the parent's may hold the other one for ever, and
+        what is locked under the parent's descriptor is locked for both."""
+        if self._pid != os.getpid():
+            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._is_dirty = False
+            self._let_go()
+        return self._lock
 
     def _appended(self, value: dict[str, Any]) -> bool:
         """Append an object, or make room for it in a new file, which somebody else may be the first to write to."""
@@ -83,10 +92,6 @@ class JsonlFile:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
         """Hold the file that the path names at this moment against others, and give its size."""
-        if self._pid != os.getpid():
-            # Forked: what is locked under the parent's descriptor is locked for both.
-            self._let_go()
-            self._pid = os.getpid()
         while True:
             if self._file < 0:
                 self._open()

@@ -49,13 +49,14 @@ class JsonlSink(Sink):
         self._sync_s = sync_s
         self._redact = redact
         self._max_chars = max_chars
-        # Tells the runs of processes apart, whose `seq` all begin at 1.
-        self._run = os.urandom(8).hex()
         self._timer: threading.Timer | None = None
+        self._begin_run()
         super().__init__(bus, name=f"jsonl:{path.name}", **more)
 
     def take(self, event: AgentEvent) -> None:
         """Append one event. Raises OSError."""
+        if self._pid != os.getpid():
+            self._begin_run()
         # Secrets go before anything is cut: half of one is no longer known for one.
         value = self._redact(event_value(event))
         self._file.append({"run": self._run, **shortened(value, self._max_chars)})
@@ -73,6 +74,13 @@ class JsonlSink(Sink):
         if timer is not None:
             timer.cancel()
         self._file.close()
+
+    def _begin_run(self) -> None:
+        """Begin in this process, which may be a forked child: none of its parent's threads goes on in it."""
+        self._pid = os.getpid()
+        # Tells the runs of processes apart, whose `seq` all begin at 1, or go on where the parent's stood.
+        self._run = os.urandom(8).hex()
+        self._timer = None
 
     def _sync(self) -> None:
         # What comes while it syncs needs another one.

@@ -26,6 +26,7 @@ from power_loop import (
     ToolCallFinished,
     ToolCallStarted,
     ToolCallWaiting,
+    WorkflowRunStarted,
     __version__,
 )
 from power_loop.contrib.event_values import shortened
@@ -40,7 +41,7 @@ _MAX_KNOWN = 10_000
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 
-_TRACED = (AgentStarted, MessageAppended, ToolCallStarted)
+_TRACED = (AgentStarted, MessageAppended, ToolCallStarted, WorkflowRunStarted)
 
 T = TypeVar("T")
 
@@ -92,7 +93,10 @@ class OTelSink(Sink):
         self._around: OrderedDict[int, Any] = OrderedDict()
         # The span of the application, under which a turn belongs, is known where the event is emitted and nowhere else.
         self._inline = bus.subscribe(
-            self._note_around, types=[SendStarted], session_id=more.get("session_id"), name="otel:context"
+            self._note_around,
+            types=[SendStarted, WorkflowRunStarted],
+            session_id=more.get("session_id"),
+            name="otel:context",
         )
         super().__init__(bus, name="otel", types={*_TRACED, *MEASURED}, **more)
 
@@ -118,8 +122,10 @@ class OTelSink(Sink):
         if not isinstance(event.payload, MessageAppended):
             self._end_answered(sid)
         match event.payload:
-            case SendStarted() as send:
-                self._begin_turn(event, send)
+            case SendStarted(is_resume=is_resume):
+                self._begin_turn(event, "invoke_agent", self._names.get(sid), is_resume=is_resume)
+            case WorkflowRunStarted(name=name, is_resume=is_resume):
+                self._begin_turn(event, "invoke_workflow", name, is_resume=is_resume)
             case SendFinished(result=result):
                 said = {"power_loop.send.status": result.status.value, **_usage(result.usage)}
                 self._end_turn(event, said, output=result.final_text)
@@ -150,22 +156,22 @@ class OTelSink(Sink):
             case _:
                 pass
 
-    def _begin_turn(self, event: AgentEvent, send: SendStarted) -> None:
+    def _begin_turn(self, event: AgentEvent, operation: str, name: str | None, *, is_resume: bool) -> None:
         sid = event.session_id
         around = self._around.pop(event.seq, None)
         above = self._above_of(event)
-        name = self._names.get(sid)
+        is_agent = operation == "invoke_agent"
         attributes = {
-            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.operation.name": operation,
             "gen_ai.conversation.id": sid,
-            "gen_ai.agent.id": sid,
-            "gen_ai.agent.name": name,
+            "gen_ai.agent.id": sid if is_agent else None,
+            "gen_ai.agent.name" if is_agent else "gen_ai.workflow.name": name,
             "power_loop.send.index": event.send_index,
-            "power_loop.send.is_resume": send.is_resume,
+            "power_loop.send.is_resume": is_resume,
             "power_loop.root_session.id": event.agent_path[0],
         }
         context = above.context if above is not None else around
-        title = "invoke_agent" if name is None else f"invoke_agent {name}"
+        title = operation if name is None else f"{operation} {name}"
         made = self._begin(event, title, attributes, context=context, above=above)
         before = self._turns.pop(sid, None)
         if before is not None:
@@ -374,8 +380,9 @@ def attach_otel_sink(
     """Tell OpenTelemetry of what the loops of `bus` do, from a thread beside the run.
 
     A turn is a span `invoke_agent`, with a span `chat` for each attempt of a model call and a span `execute_tool` for
-    each run of a tool below it; a sub-agent's turn is below the call that gave it its work, and a turn is below the
-    span of the application in which `send` was called. Work that a store remembers and nobody does again has no span.
+    each run of a tool below it. A sub-agent's turn is below the call that gave it its work, those of a workflow's
+    leaves are below its run, a span `invoke_workflow`, and what is at the top is below the span of the application in
+    which it was asked for. Work that a store remembers and nobody does again has no span.
     The providers are those that were set for the process unless they are given; `metrics` are `gen_ai.client.*` and
     those of `attach_metrics_sink`. What was said is told only with `content`, without secrets (`redaction`) and with
     the middle of texts above `max_chars` left out. Raises `config.missing_extra`, `config.invalid`.
