@@ -156,6 +156,20 @@ def test_a_forked_child_writes_a_run_of_its_own_whatever_its_parent_was_doing(tm
     assert first["run"] == third["run"] != second["run"]
 
 
+async def test_numbers_that_are_none_cost_their_own_line_or_payload_only(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    async with make_loop(tmp_path, ["3"]) as loop:
+        attach_jsonl_sink(loop.event_bus, path, types=[SendFinished])
+        await run(loop)
+    (line,) = lines_of(path)
+    line["payload"]["result"]["cost"] = "what?"
+    bad = json.dumps({**line, "n": 2}).replace('"seq": 1', '"seq": 1e999', 1)
+    path.write_text(json.dumps(line) + "\n" + bad + "\n", "utf-8")
+    events = replay(path)
+    assert [type(event.payload) for event in events] == [UnknownPayload]
+    assert events.skipped == 1
+
+
 async def test_full_files_are_numbered_and_only_the_newest_are_kept(tmp_path: Path) -> None:
     path, bus = tmp_path / "events.jsonl", AgentEventBus()
     attach_jsonl_sink(bus, path, max_bytes=1_000, max_files=3)

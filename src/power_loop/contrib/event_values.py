@@ -79,7 +79,8 @@ def event_value(event: AgentEvent) -> Value:
 
 
 def event_of(value: Mapping[str, Any]) -> AgentEvent:
-    """Return the event behind a JSON object. Raises KeyError, TypeError or ValueError where it is none."""
+    """Return the event behind a JSON object. Raises KeyError, TypeError, ValueError or
+    OverflowError where it is none."""
     return AgentEvent(
         int(value["seq"]),
         int(value["at_ms"]),
@@ -138,7 +139,8 @@ def _payload_of(name: str, members: Any) -> EventPayload:
     if kind is not None:
         try:
             made = _record(kind, members)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        # A Decimal that is none is an ArithmeticError.
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
             pass
         else:
             if isinstance(made, EventPayload):

@@ -160,7 +160,7 @@ class Replay:
             try:
                 n = int(value["n"])
                 event = event_of(value)
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 self.skipped += 1
                 continue
             # A file that was rotated while it was read comes twice.
