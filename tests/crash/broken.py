@@ -111,6 +111,17 @@ class Conformance:
 
 
 @dataclass(frozen=True)
+class MatrixRow:
+    """A row of the crash matrix: the verdict on the whole tree of sessions says these words."""
+
+    row: str
+    says: str
+
+    def __str__(self) -> str:
+        return self.row
+
+
+@dataclass(frozen=True)
 class Equivalent:
     """Nothing can tell it from the kernel, for a reason."""
 
@@ -120,7 +131,7 @@ class Equivalent:
         return "none: equivalent"
 
 
-Cell = Kill | HalfDone | Zombie | Busy | Lie | Race | LostCommit | ClockJump | Conformance | Equivalent
+Cell = Kill | HalfDone | Zombie | Busy | Lie | Race | LostCommit | ClockJump | Conformance | MatrixRow | Equivalent
 
 #: By variant: the quickest cell that finds it.
 CAUGHT: dict[str, Cell] = {
@@ -150,6 +161,14 @@ CAUGHT: dict[str, Cell] = {
     "inbox_twice": Race("refused|acknowledged", deaths=0.0, stops=0.0),
     "inbox_apart": Race("acknowledged", deaths=0.0, stops=0.0, fatal="commit.after take_inputs"),
     "inbox_backwards": Race("order", deaths=0.0, stops=0.0),
+    "holds_nothing": MatrixRow("sub_agent/commit.before:append_reply#2/sigkill/resume", "no budget paid for one that"),
+    "settles_twice": MatrixRow("sub_agent/commit.after:accept#1/sigkill/resume", "is paid for with"),
+    "keeps_holds_of_the_dead": MatrixRow(
+        "sub_agent/commit.before:append_reply#2/sigkill/resume", "is held of its budget"
+    ),
+    "makes_agents_anew": MatrixRow(
+        "sub_agent/commit.after:accept#2/sigkill/resume", "2 sessions below it were made for one call"
+    ),
     "cancels_the_next": Race("caused", deaths=0.0, stops=0.0),
     "retries_blindly": LostCommit("refused", "input", is_executed=True),
     "believes_blindly": LostCommit("acknowledged", "answer", is_executed=False),

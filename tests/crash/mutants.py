@@ -15,10 +15,10 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from power_loop.agent import kit
+from power_loop.agent import kit, subagents
 from power_loop.contracts.states import Effect
 from power_loop.core.turn import drive, tool_batch, turn
-from power_loop.runtime.store import commits, inbox, sends, sessions, tool_calls, usage
+from power_loop.runtime.store import budgets, commits, inbox, sends, sessions, tool_calls, usage
 from power_loop.runtime.store.sql import server_clock, server_work, sqlite_threads
 
 # A statement that changes nothing, in the place of one that should.
@@ -265,6 +265,50 @@ def inbox_apart() -> None:
 def inbox_backwards() -> None:
     """The input that came last is delivered first."""
     _reword(inbox.Inbox, _waiting=("ORDER BY position", "ORDER BY position DESC"))
+
+
+def holds_nothing() -> None:
+    """A budget grants what a call may take and does not keep it for the call."""
+    reserve = budgets.Budgets.reserve
+
+    async def grant_only(self: Any, tx: Any, *args: Any, **more: Any) -> Any:
+        class Forgetful:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(tx, name)
+
+            async def execute_many(self, sql: str, params: Any) -> int:
+                return 0 if sql == holds else int(await tx.execute_many(sql, params))
+
+        holds = self._hold
+        return await reserve(self, Forgetful(), *args, **more)
+
+    _replace(budgets.Budgets, reserve=grant_only)
+
+
+def settles_twice() -> None:
+    """What a call came to is paid twice."""
+    settles = budgets.Budgets.settles
+
+    def pay_twice(self: Any, session_id: str, charges: Any) -> Any:
+        made = settles(self, session_id, charges)
+        return [*made[: len(made) - len(charges)], *made]
+
+    _replace(budgets.Budgets, settles=pay_twice)
+
+
+def keeps_holds_of_the_dead() -> None:
+    """What a dead process held of a budget is paid for, and stays held."""
+    _reword(budgets.Budgets, _give_all_back=(r"DELETE FROM (\S+)", r"UPDATE \1 SET level = level"))
+
+
+def makes_agents_anew() -> None:
+    """A call that runs again in another process makes a session of its own for its work."""
+    of_call = subagents.agent_id_of
+
+    def of_process(parent_id: str, key: str) -> str:
+        return of_call(parent_id, f"{key}.{os.getpid()}")
+
+    _replace(subagents, agent_id_of=of_process)
 
 
 def cancels_the_next() -> None:

@@ -19,6 +19,7 @@ GREETING, GREETING_ANSWER = "Hello.", "Hello to you."
 REFUND, BOOK, WIRE, RETRY = "Refund it.", "Book it.", "Wire it.", "Try it, and again if need be."
 HINT, QUEUE = "Hear me out.", "Wait for me."
 SERVE = "Let the server run."
+HAND_OUT, WORK = "Let two do it side by side.", {"a": "Charge a.", "b": "Save b."}
 FOLLOW_UP, FOLLOW_UP_ANSWER = "And then?", "Then seven."
 
 #: The sessions of a process that carries a story out in several at once.
@@ -184,6 +185,9 @@ _BY_TEXT: dict[str, tuple[Reply, ...]] = {
     HINT: (_call("hint:a", "charge:b"), Report()),
     QUEUE: (_call("queue:a"), Report()),
     SERVE: (_call("background_run:a"), _call("background_check:a"), Report()),
+    HAND_OUT: (_call("spawn_agent:a", "spawn_agent:b"), Report()),
+    WORK["a"]: (_call("charge:a"), Report()),
+    WORK["b"]: (_call("save:b"), Report()),
     **{story.text: story.replies for story in STORIES.values()},
 }
 
@@ -233,6 +237,8 @@ def reply_to(messages: Sequence[Message]) -> LLMResponse:
 
 def _arguments(name: str, id_: str) -> str:
     """Return the arguments of a call; a command in the background goes on until it is ended."""
+    if name == "spawn_agent":
+        return json.dumps({"agent": "clerk", "input": WORK[id_]})
     if name == "background_run":
         return json.dumps({"command": f"echo {id_} >>jobs; exec sleep 600"})
     return json.dumps({"job": "job_1"} if name == "background_check" else {"id": id_})

@@ -27,7 +27,7 @@ from power_loop import (
     open_store,
     user_message,
 )
-from power_loop.testing import ScriptedLLM
+from power_loop.testing import ScriptedLLM, crash_matrix
 from power_loop.testing.history import HistoryLog, read_history
 from power_loop.testing.history_check import check_history
 from tests.conformance.backends import SERVERS
@@ -42,10 +42,12 @@ from tests.crash.broken import (
     Kill,
     Lie,
     LostCommit,
+    MatrixRow,
     Race,
     Zombie,
     rows,
 )
+from tests.crash.full import agents
 from tests.crash.harness import Theatre
 from tests.crash.mutants import MUTANTS, broken
 from tests.crash.races import ROOT, run_races
@@ -211,6 +213,16 @@ def test_the_published_suite_finds_it(tmp_path: Path, mutant: str | None, cell: 
     command = [sys.executable, "-m", "tests.crash.conform", mutant or "", cell.room, cell.says, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (int(mutant is not None), "")
+
+
+@of_kind(MatrixRow)
+def test_a_row_of_the_matrix_finds_it(mutant: str | None, cell: MatrixRow) -> None:
+    scenario = next(one for one in agents.SCENARIOS if one.name == cell.row.partition("/")[0])
+    agent = agents.make_loop if mutant is None else f"tests.crash.full.broken_agents:{mutant}"
+    # Some break it even where nothing dies.
+    finds = contextlib.nullcontext() if mutant is None else pytest.raises(AssertionError, match=cell.says)
+    with finds:
+        crash_matrix(agent, scenarios=scenario, only=f"sqlite/{cell.row}", workers=1).raise_for_violations()
 
 
 @of_kind(Lie)

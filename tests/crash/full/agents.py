@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from power_loop import (
-    Amounts,
+    AgentSpec,
     Answer,
     Approve,
     Budget,
@@ -36,12 +36,15 @@ from power_loop import (
     Projection,
     RuntimeEnv,
     SendStatus,
+    SessionRecord,
+    SessionStore,
     StatefulAgentLoop,
     StatefulResult,
     ToolContext,
     ToolTransaction,
     Waiting,
     WaitKind,
+    agent_tools,
     background_tools,
     open_store,
     tool,
@@ -232,6 +235,7 @@ async def stick(id: str, context: ToolContext) -> str:
 PRICES = PriceTable({Model.info.model: ModelPrice("3", "15", cached_input="0.3")})
 # More than any history takes, so that what ends a send is never the budget.
 PLENTY = Budget(max_tokens=1_000_000, max_cost=100, max_tool_calls=1_000, max_seconds=86_400)
+CLERK = AgentSpec("clerk", "You do what you are told.", description="does one thing", tools=["charge", "save"])
 TOOLS = [charge, pay, seal, count, transfer, save, look, colour, refund, book, wire, retry, hint, queue, stick]
 # The loop of this process, for a tool that acts on it as another part of the application would.
 _here: list[StatefulAgentLoop] = []
@@ -245,7 +249,7 @@ def make_loop(dsn: str, *, clock: Clock | None = None) -> StatefulAgentLoop:
     loop = StatefulAgentLoop(
         llm=Model(),
         dsn=dsn,
-        tool_registry=[*TOOLS, *background_tools(shell)],
+        tool_registry=[*TOOLS, *agent_tools([CLERK]), *background_tools(shell)],
         config=LoopConfig(projection=Projection(), prices=PRICES),
         clock=clock,
     )
@@ -409,6 +413,11 @@ async def background(loop: StatefulAgentLoop, session_id: str) -> StatefulResult
     return await _send(loop, session_id, stories.SERVE)
 
 
+async def sub_agent(loop: StatefulAgentLoop, session_id: str) -> StatefulResult:
+    """Let two agents work side by side, each with an effect of its own, all of it paid from one budget."""
+    return await _send(loop, session_id, stories.HAND_OUT, budget=PLENTY)
+
+
 async def make_tables(dsn: str) -> None:
     """Make the application's own table beside the store's."""
     store = await open_store(dsn)
@@ -432,11 +441,13 @@ async def _bookings(loop: StatefulAgentLoop, key: str) -> int:
 
 
 async def each_at_most_once(loop: StatefulAgentLoop, session_id: str) -> list[str]:
-    """Return the calls whose real effects came more often than their class allows."""
+    """Return the calls whose real effects came more often than their class allows, below the session as well."""
     store = await loop.get_store()
     problems = []
+    for child in await store.get_children(session_id):
+        problems += await each_at_most_once(loop, child.id)
     for call in await store.get_calls(session_id):
-        if call.name.startswith("background_"):
+        if call.name.startswith(("background_", "spawn_")):
             continue
         if call.name == "book":
             if (count := await _bookings(loop, call.idempotency_key)) != (call.state.value == "succeeded"):
@@ -457,31 +468,37 @@ def began_at_most_once() -> list[str]:
     return [f"the command {name} really began {count} times" for name, count in begun.items() if count > 1]
 
 
-async def paid(loop: StatefulAgentLoop, session_id: str) -> list[str]:
-    """Return what is wrong with the budgets of sends at rest: each paid for what the log has, and for what was lost."""
+async def loses_little(loop: StatefulAgentLoop, session_id: str) -> list[str]:
+    """Return the sends whose budget paid for more that was lost than their processes can have lost."""
     problems = []
     store, session = await loop.get_store(), await loop.get_session(session_id)
-    calls = await store.get_calls(session_id)
+    below = sum([await _restarts(store, child) for child in await store.get_children(session_id)])
     for index in range(1, session.send_count + 1):
         found = await loop.get_budget(session_id, send_index=index)
         send = await store.get_send(session_id, index=index)
         if found is None or send is None or send.status is SendStatus.RUNNING:
             continue
-        ran = sum(call.send_index == index for call in calls)
-        logged = Amounts(send.usage.total_tokens, send.cost_nanos or 0, ran)
-        if found.spent != logged + found.lost:
-            problems.append(f"send {index} is paid for with {found.spent}, has {logged} and lost {found.lost}")
-        if found.reserved != Amounts():
-            problems.append(f"send {index} rests, and {found.reserved} is held of its budget")
-        # A process makes one call at a time, whose prompt fits the window.
-        if found.lost.tokens > (send.attempts - 1) * stories.WINDOW_TOKENS:
-            problems.append(f"send {index} lost {found.lost} with {send.attempts - 1} processes")
+        # A process makes one call at a time in a session, whose prompt fits the window.
+        restarts = send.attempts - 1 + below
+        if found.lost.tokens > restarts * stories.WINDOW_TOKENS:
+            problems.append(f"send {index} lost {found.lost} and was taken up again {restarts} times")
     return problems
+
+
+async def _restarts(store: SessionStore, session: SessionRecord) -> int:
+    """Return how often the sends of a session, and of those below it, were taken up again."""
+    sends = [await store.get_send(session.id, index=index) for index in range(1, session.send_count + 1)]
+    own = sum(send.attempts - 1 for send in sends if send is not None)
+    return own + sum([await _restarts(store, child) for child in await store.get_children(session.id)])
 
 
 async def is_as_it_should_be(loop: StatefulAgentLoop, session_id: str) -> list[str]:
     """Return what is wrong with real effects, and with the projections of sends that came to their end."""
-    problems = [*await each_at_most_once(loop, session_id), *began_at_most_once(), *await paid(loop, session_id)]
+    problems = [
+        *await each_at_most_once(loop, session_id),
+        *began_at_most_once(),
+        *await loses_little(loop, session_id),
+    ]
     store, session = await loop.get_store(), await loop.get_session(session_id)
     sends = [await store.get_send(session_id, index=index) for index in range(1, session.send_count + 1)]
     if any(send is None or send.status is not SendStatus.COMPLETED for send in sends):
@@ -529,5 +546,6 @@ SCENARIOS = [
         queued_send,
         late_follow_up,
         background,
+        sub_agent,
     )
 ]

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from power_loop import Clock, LLMRequest, LLMResponse, Role, StatefulAgentLoop, ToolCallPart, Usage, tool
+from power_loop import (
+    AgentLifecycle,
+    AgentSpec,
+    Clock,
+    LLMRequest,
+    LLMResponse,
+    LoopConfig,
+    Role,
+    StatefulAgentLoop,
+    TextPart,
+    ToolCallPart,
+    Usage,
+    agent_tools,
+    tool,
+)
 from power_loop.testing import ScriptedLLM, crash_point, crash_problem
 
 
@@ -57,6 +72,30 @@ def _shop(dsn: str, tools: Any, clock: Clock | None = None) -> StatefulAgentLoop
 async def buy(loop: StatefulAgentLoop, session_id: str) -> Any:
     """Send the wish for a book."""
     return await loop.send("I want Emma.", session_id=session_id, request_id="buy")
+
+
+def hand_on(request: LLMRequest) -> LLMResponse:
+    """Answer by what stands in the request: give an agent work, then give it more, then tell."""
+    results = [message.tool_result for message in request.messages if message.tool_result is not None]
+    usage = Usage(20 * len(request.messages), 5)
+    if len(results) == 2:
+        return LLMResponse.of_text("Both are ordered.", usage=usage)
+    arguments = {"agent": "buyer", "input": ("I want Emma.", "I want one more.")[len(results)]}
+    if results:
+        text = "".join(part.text for part in results[0].content if isinstance(part, TextPart))
+        arguments["session_id"] = text.rpartition("session_id='")[2].partition("'")[0]
+    return LLMResponse.of_calls(ToolCallPart("", "spawn_agent", json.dumps(arguments)), usage=usage)
+
+
+def make_office(dsn: str) -> StatefulAgentLoop:
+    """Return an agent that lets another one order, with a model and a tool of its own, and speaks to it again."""
+    buyer = AgentSpec("buyer", "You buy.", tools=["order"], model="small", lifecycle=AgentLifecycle.LINKED)
+    return StatefulAgentLoop(
+        llm=ScriptedLLM([hand_on], repeat_last=True),
+        dsn=dsn,
+        tool_registry=[order, *agent_tools([buyer])],
+        config=LoopConfig(models={"small": ScriptedLLM([say], repeat_last=True)}),
+    )
 
 
 # ---- defects ----

@@ -30,6 +30,15 @@ def test_an_agent_that_keeps_its_promises_is_killed_at_every_point_and_goes_on()
     assert f"| sqlite | buy | sigkill | {len(report.rows)} | {report.deaths} | 0 |" in report.table()
 
 
+@pytest.mark.promise("kill-at-any-moment")
+def test_an_agent_that_works_through_another_one_is_judged_with_it() -> None:
+    report = crash_matrix(agents.make_office, scenarios=[agents.buy], workers=1)
+    report.raise_for_violations()
+    moves = {row.cell.point.partition("#")[0] for row in report.rows}
+    assert {"commit.after:create_child", "own:ordered", "model.before:scripted"} <= moves
+    assert {"commit.after:accept#3", "own:ordered#2"} <= {row.cell.point for row in report.rows}
+
+
 def test_it_is_stopped_cut_short_twice_and_given_other_clocks_too() -> None:
     kinds = ["sigstop", "overlap", "double", "clock+1h", "clock-1h", "sigkill-1h"]
     report = crash_matrix(agents.make_shop, scenarios=[agents.buy], kinds=kinds, workers=1)

@@ -25,8 +25,13 @@ _CONTEXT = "crash_matrix_context"
 
 
 def count_model(loop: StatefulAgentLoop, ledger: Ledger, points: Points) -> None:
-    """Write down every request that the loop's model gets and every reply that it gives."""
-    llm: Any = loop.llm
+    """Write down every request that the loop's models get and every reply that they give."""
+    # One may stand under several names.
+    for llm in {id(one): one for one in (loop.llm, *loop.config.models.values())}.values():
+        _count(llm, ledger, points)
+
+
+def _count(llm: Any, ledger: Ledger, points: Points) -> None:
     generate = llm.generate
 
     async def counted(request: LLMRequest, emit: Emit) -> LLMResponse:
@@ -74,7 +79,13 @@ def _counted(definition: ToolDefinition, ledger: Ledger, points: Points) -> Tool
 
     def begin(keywords: dict[str, Any]) -> dict[str, Any]:
         context: ToolContext = keywords[own] if own else keywords.pop(_CONTEXT)
-        facts = {"tool": name, "key": context.idempotency_key, "call": context.call_id, "attempt": context.attempt}
+        facts = {
+            "tool": name,
+            "key": context.idempotency_key,
+            "session": context.session_id,
+            "call": context.call_id,
+            "attempt": context.attempt,
+        }
         if not points.hears_effects:
             points.passed(f"effect.before {name}")
         ledger.note("begin", **facts)

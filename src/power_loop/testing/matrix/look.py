@@ -1,11 +1,11 @@
-"""Looks at a session through the public reads, and says it in a form in which two runs of one scenario are the same."""
+"""Looks at a session and all below it by the public reads, and says it in a form in which two runs are the same."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from power_loop import PowerLoopError, SessionNotFoundError, StatefulAgentLoop, StatefulResult
+from power_loop import Amounts, PowerLoopError, SessionNotFoundError, StatefulAgentLoop, StatefulResult
 from power_loop.testing.matrix.outside import calls_of, digest_of, tokens_of
 
 #: What was seen of a session, as JSON.
@@ -13,35 +13,55 @@ Seen = dict[str, Any]
 
 
 async def look_at(loop: StatefulAgentLoop, session_id: str) -> Seen:
-    """Return what the store holds of a session."""
+    """Return what the store holds of a session, and of every one below it."""
     try:
         session = await loop.get_session(session_id)
     except SessionNotFoundError:
-        return {"exists": False, "log": [], "calls": [], "sends": []}
+        return {"id": session_id, "exists": False, "log": [], "calls": [], "sends": [], "below": []}
     store = await loop.get_store()
     stats = await loop.get_session_stats(session_id)
-    sends = []
+    calls = await store.get_calls(session_id)
+    sends: list[dict[str, Any] | None] = []
     for index in range(1, session.send_count + 1):
         send = await store.get_send(session_id, index=index)
-        sends.append(
-            None
-            if send is None
-            else {"request_id": send.request_id, "status": send.status.value, "usage": tokens_of(send.usage)}
-        )
+        if send is None:
+            sends.append(None)
+            continue
+        seen = {"request_id": send.request_id, "status": send.status.value, "usage": tokens_of(send.usage)}
+        sends.append(seen | {"budget": await _budget_of(loop, send, ran=sum(one.send_index == index for one in calls))})
     return {
+        "id": session_id,
+        "name": session.metadata.get("agent"),
         "exists": True,
         "owner": session.owner,
         "epoch": session.epoch,
         "updated_at_ms": session.updated_at_ms,
         "next_seq": session.next_seq,
         "log": [_entry(record) for record in await loop.get_messages(session_id)],
-        "calls": [_call(call) for call in await store.get_calls(session_id)],
+        "calls": [_call(call) for call in calls],
         "sends": sends,
-        "usage": tokens_of(stats.usage),
+        # Of itself: what stands below it is looked at by itself.
+        "usage": [a - b for a, b in zip(tokens_of(stats.usage), tokens_of(stats.children_usage), strict=True)],
+        "usage_below": tokens_of(stats.children_usage),
         "model_calls": stats.model_calls,
         "folds": [_fold(record) for record in await loop.get_folds(session_id)],
         "inbox": [record.position for record in await loop.get_inbox(session_id)],
+        "below": [await look_at(loop, child.id) for child in await store.get_children(session_id)],
     }
+
+
+async def _budget_of(loop: StatefulAgentLoop, send: Any, *, ran: int) -> dict[str, list[int]] | None:
+    """Return what a send's own budget paid and what is due for it and all that it set going; None without one."""
+    found = await loop.get_budget(send.session_id, send_index=send.index)
+    if found is None or (found.key.session_id, found.key.send_index) != (send.session_id, send.index):
+        return None
+    store = await loop.get_store()
+    due = Amounts(send.usage.total_tokens, send.cost_nanos or 0, ran)
+    due += Amounts(send.dropped_usage.total_tokens, send.dropped_cost_nanos or 0, 0)
+    for one in await store.get_children_spending(send.session_id, send.index):
+        due += Amounts(one.usage.total_tokens, one.cost_nanos or 0, one.tool_calls)
+    told = {"spent": found.spent, "due": due, "lost": found.lost, "reserved": found.reserved}
+    return {name: [amounts.tokens, amounts.cost_nanos, amounts.tool_calls] for name, amounts in told.items()}
 
 
 def _entry(record: Any) -> dict[str, Any]:
@@ -90,11 +110,43 @@ def error_of(error: BaseException) -> dict[str, Any]:
     return {"error": type(error).__name__, "message": str(error)}
 
 
-def canonical(seen: Seen, *, hide: frozenset[str] = frozenset()) -> Any:
+def by_place(seen: Seen, place: str = "") -> dict[str, Seen]:
+    """Return a session and all below it by places that two runs have in common; its own is "".
+
+    A session below is named after the call that gave it its first work, or else after its agent and that work.
+    """
+    found = {place: seen}
+    calls = {call["key"]: f"call {at}" for at, call in enumerate(seen["calls"], 1)}
+    for below in seen["below"]:
+        work = next((entry["text"] for entry in below["log"]), "")
+        name = calls.get(work_of(below) or "", f"{below.get('name') or 'session'} {work!r:.60}")
+        at, count = f"{place}/{name}", 1
+        while at in found:
+            count += 1
+            at = f"{place}/{name}, session {count} of it"
+        found |= by_place(below, at)
+    return found
+
+
+def work_of(seen: Seen) -> str | None:
+    """Return the key of the call that gave a session its first work; None of one that was given none."""
+    first = seen["sends"][0] if seen["sends"] else None
+    return None if first is None else first["request_id"]
+
+
+def canonical(seen: Seen, *, hide: frozenset[str] = frozenset(), is_below: bool = False) -> Any:
     """Return a session without what differs between two runs: ids by their place, results in the order of their calls.
 
-    What the calls in `hide` gave, and what the model said once it had heard of that, is left out.
+    What the calls in `hide` gave, and what the model said once it had heard of that, is left out. The requests of a
+    session that `is_below` another one are named after that one's calls, and so are left out too.
     """
+    names = {below["id"]: place for place, below in by_place(seen).items() if place}
+
+    def plain(text: str) -> str:
+        for id_, place in names.items():
+            text = text.replace(id_, place)
+        return text
+
     places = {call["id"]: f"call {at}" for at, call in enumerate(seen["calls"], 1)}
     order = {call["id"]: at for at, call in enumerate(seen["calls"])}
     log: list[dict[str, Any]] = []
@@ -107,23 +159,24 @@ def canonical(seen: Seen, *, hide: frozenset[str] = frozenset()) -> Any:
         for answer in sorted(group, key=lambda one: order.get(one["answers"], 0)):
             hidden = answer["answers"] in hide
             is_hidden |= hidden
-            said = None if hidden else [answer["text"], answer["is_error"]]
+            said = None if hidden else [plain(answer["text"]), answer["is_error"]]
             log.append({"answers": places.get(answer["answers"]), "said": said})
         group = []
         if entry is not None:
-            text = None if is_hidden and entry["role"] == "assistant" else entry["text"]
-            asked = [[places.get(call[0]), *call[1:]] for call in entry["calls"]]
+            text = None if is_hidden and entry["role"] == "assistant" else plain(entry["text"])
+            asked = [[places.get(id_), name, plain(arguments)] for id_, name, arguments in entry["calls"]]
             log.append({"role": entry["role"], "text": text, "calls": asked})
     calls = [
         {
             "name": call["name"],
-            "arguments": call["arguments"],
+            "arguments": plain(call["arguments"]),
             "state": None if call["id"] in hide else call["state"],
         }
         for call in seen["calls"]
     ]
     sends = [
-        send and [send["request_id"], send["status"], None if is_hidden else send["usage"]] for send in seen["sends"]
+        send and [None if is_below else send["request_id"], send["status"], None if is_hidden else send["usage"]]
+        for send in seen["sends"]
     ]
     counts = None if is_hidden else [seen.get("usage"), seen.get("model_calls")]
     folds = None if is_hidden else [[fold["from_seq"], fold["to_seq"]] for fold in seen.get("folds", ())]

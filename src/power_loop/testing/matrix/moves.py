@@ -48,7 +48,8 @@ class Moves:
                 self._points.passed(TOLD_BUSY)
                 raise
             if isinstance(given, Accepted):
-                self._note(what="claimed", number=number, move=name, epoch=given.lease.epoch)
+                lease = given.lease
+                self._note(what="claimed", number=number, move=name, session=lease.session_id, epoch=lease.epoch)
             return given
 
         return watched
@@ -59,7 +60,7 @@ class Moves:
             number = self._begin(name)
             given = await move(lease, *args, **options)
             if not isinstance(given, EffectFailure):
-                self._note(what="made", number=number, move=name, epoch=lease.epoch)
+                self._note(what="made", number=number, move=name, session=lease.session_id, epoch=lease.epoch)
             return given
 
         return watched

@@ -6,12 +6,12 @@ It knows the run without a fault, what processes wrote down outside of the datab
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from power_loop.testing.matrix.counted import ONLY_ONCE
 from power_loop.testing.matrix.histories import History
-from power_loop.testing.matrix.look import Seen, canonical
+from power_loop.testing.matrix.look import Seen, by_place, canonical, work_of
 
 _OPEN = ("requested", "started")
 _NO_REST = ("running",)
@@ -27,13 +27,15 @@ def judge(reference: History, history: History, *, is_same_end: bool = True) -> 
     after = history.last.left.get("after")
     if after is None:
         return ["nobody could look at the session in the end"]
-    found = [
-        *_rests(history, after),
+    found = []
+    if history.last.error is not None:
+        found.append(f"nobody could go on with it: {history.last.left['outcome']}")
+    for place, seen in by_place(after).items():
+        found += _under(place, _of_one(history, seen))
+    found += [
         *_keeps_what_was_told(history, after),
-        *_is_whole(after),
-        *_has_exact_usage(history, after),
-        *_repeats_no_effect(history, after),
-        *_knows_what_it_can(history, after),
+        *_runs_each_effect_as_allowed(history),
+        *_pays_for_what_is_lost(history, after),
         *_asks_no_more(reference, history),
         *_is_valid(history),
         *history.problems,
@@ -46,10 +48,25 @@ def judge(reference: History, history: History, *, is_same_end: bool = True) -> 
     return found
 
 
-def _rests(history: History, after: Seen) -> Iterator[str]:
+def _under(place: str, problems: Iterable[str]) -> Iterator[str]:
+    """Say of which session below the one that was begun something is told."""
+    for problem in problems:
+        yield f"{place[1:]}: {problem}" if place else problem
+
+
+def _of_one(history: History, seen: Seen) -> Iterator[str]:
+    """What holds for every session, the one that was begun and those below it."""
+    yield from _rests(seen)
+    yield from _is_whole(seen)
+    yield from _has_exact_usage(history, seen)
+    yield from _pays_exactly(seen)
+    yield from _has_one_session_a_call(seen)
+    yield from _says_what_ran(history, seen)
+    yield from _knows_what_it_can(history, seen)
+
+
+def _rests(after: Seen) -> Iterator[str]:
     """No session is stuck: it rests, nobody holds it, no call is left open."""
-    if history.last.error is not None:
-        yield f"nobody could go on with it: {history.last.left['outcome']}"
     if after.get("owner") is not None:
         yield f"the lease is held by {after['owner']!r}, who is gone"
     for at, send in enumerate(after["sends"], 1):
@@ -64,21 +81,25 @@ def _rests(history: History, after: Seen) -> Iterator[str]:
 
 def _keeps_what_was_told(history: History, after: Seen) -> Iterator[str]:
     """What was acknowledged is there, and what was there once stays as it was."""
-    logs = [life.left["before"]["log"] for life in history.recoveries if "before" in life.left]
-    if not logs:
+    trees = [_logs(life.left["before"]) for life in history.recoveries if "before" in life.left]
+    if not trees:
         return
-    for earlier, later in zip(logs, [*logs[1:], after["log"]], strict=True):
-        if later[: len(earlier)] != earlier:
-            yield f"what stood in the log is not there any more: {_texts(earlier)} became {_texts(later)}"
+    for earlier_tree, later_tree in zip(trees, [*trees[1:], _logs(after)], strict=True):
+        for session_id, earlier in earlier_tree.items():
+            later = later_tree.get(session_id, [])
+            if later[: len(earlier)] != earlier:
+                yield f"what stood in the log is not there any more: {_texts(earlier)} became {_texts(later)}"
+    logged = [entry for log in trees[0].values() for entry in log]
     first = [life for life in history.lives if life.way == "begin"]
     counts = Counter(point for life in first if life.is_killed for point in life.points)
-    replies = sum(entry["role"] == "assistant" for entry in logs[0])
+    replies = sum(entry["role"] == "assistant" for entry in logged)
     if counts["commit.after append_reply"] > replies:
         yield f"{counts['commit.after append_reply']} replies were stored, and the log has {replies}"
     at = history.killed_at
-    if at is not None and at.name == "commit.before append_reply" and replies > counts["commit.after append_reply"]:
-        yield f"it died before a commit, and the log has what that was to store: {_texts(logs[0])}"
-    inputs = sum(entry["role"] == "user" for entry in logs[0])
+    # Another session's commit may have come without its process hearing of it.
+    if at is not None and at.name == "commit.before append_reply" and replies >= counts[at.name]:
+        yield f"it died before a commit, and the log has what that was to store: {_texts(logged)}"
+    inputs = sum(entry["role"] == "user" for entry in logged)
     if counts["commit.after accept"] > inputs:
         yield f"{counts['commit.after accept']} inputs were accepted, and the log has {inputs}"
 
@@ -130,23 +151,75 @@ def _has_exact_usage(history: History, after: Seen) -> Iterator[str]:
     if after.get("model_calls", calls) != calls:
         yield f"{after['model_calls']} model calls are recorded for {replies} replies and {len(folds)} folds"
 
+    below = [sum(tokens) for tokens in zip([0] * 5, *_usages_below(after), strict=True)]
+    if after.get("usage_below", below) != below:
+        yield f"the usage of what stands below it is {after['usage_below']} and has to be {below}"
 
-def _repeats_no_effect(history: History, after: Seen) -> Iterator[str]:
+
+def _usages_below(after: Seen) -> list[list[int]]:
+    return [seen["usage"] for place, seen in by_place(after).items() if place]
+
+
+def _pays_exactly(after: Seen) -> Iterator[str]:
+    """The budget of a send at rest paid for what the logs have and for what was lost, and nothing is held of it."""
+    for at, send in enumerate(after["sends"], 1):
+        budget = send and send["budget"]
+        if not budget or send["status"] in _NO_REST:
+            continue
+        if budget["spent"] != [due + lost for due, lost in zip(budget["due"], budget["lost"], strict=True)]:
+            yield f"send {at} is paid for with {budget['spent']}, has {budget['due']} and lost {budget['lost']}"
+        if any(budget["reserved"]):
+            yield f"send {at} rests, and {budget['reserved']} is held of its budget"
+
+
+def _pays_for_what_is_lost(history: History, after: Seen) -> Iterator[str]:
+    """A reply that was given and that nobody has is paid for, where a budget pays for all that is asked."""
+    budgets = [send and send["budget"] for send in after["sends"]]
+    if not history.faults or not budgets or not all(budgets):
+        return
+    sessions = by_place(after).values()
+    kept = sum(entry["role"] == "assistant" for seen in sessions for entry in seen["log"])
+    kept += sum(fold["model_calls"] for seen in sessions for fold in seen.get("folds", ()))
+    given = sum(line["what"] == "replied" for line in history.ledger)
+    if given > kept and not any(budget["lost"][0] for budget in budgets if budget):
+        yield f"{given} replies were given and {kept} are kept, and no budget paid for one that was lost"
+
+
+def _has_one_session_a_call(after: Seen) -> Iterator[str]:
+    """A call has one session for its work, however often it runs."""
+    made = Counter(work_of(seen) for seen in after["below"])
+    for key, count in made.items():
+        if key is not None and count > 1:
+            yield f"{count} sessions below it were made for one call (key {key})"
+    has_done_all = all(send is not None and send["status"] == "completed" for send in after["sends"]) and all(
+        call["state"] == "succeeded" for call in after["calls"]
+    )
+    if made[None] and has_done_all:
+        yield f"{made[None]} sessions below it were made and given no work, and all of its calls succeeded"
+
+
+def _runs_each_effect_as_allowed(history: History) -> Iterator[str]:
     """Effects stay within their class, under the one key of their call."""
     tools = _tools(history)
     begun = Counter((line["tool"], line["key"]) for line in history.ledger if line["what"] == "begin")
-    ended = Counter((line["tool"], line["key"]) for line in history.ledger if line["what"] in ("end", "raised"))
-    keys: dict[tuple[str, str], set[str]] = {}
+    keys: dict[tuple[str, str, str], set[str]] = {}
     for line in history.ledger:
         if line["what"] == "begin":
-            keys.setdefault((line["tool"], line["call"]), set()).add(line["key"])
-    for (name, call_id), used in keys.items():
+            keys.setdefault((line["tool"], line["session"], line["call"]), set()).add(line["key"])
+    for (name, _, call_id), used in keys.items():
         if len(used) > 1:
             yield f"{name} ({call_id}) ran under the keys {sorted(used)}"
     for (name, key), count in begun.items():
         told = tools.get(name, {})
         if told.get("effect") in ONLY_ONCE and not told["may_rerun"] and count > 1:
             yield f"{name} had its effect {count} times (key {key})"
+
+
+def _says_what_ran(history: History, after: Seen) -> Iterator[str]:
+    """What is told of a call agrees with what its tool did."""
+    tools = _tools(history)
+    begun = Counter((line["tool"], line["key"]) for line in history.ledger if line["what"] == "begin")
+    ended = Counter((line["tool"], line["key"]) for line in history.ledger if line["what"] in ("end", "raised"))
     for call in after["calls"]:
         name, key = call["name"], call["key"]
         if not tools.get(name, {}).get("is_counted"):
@@ -160,20 +233,22 @@ def _repeats_no_effect(history: History, after: Seen) -> Iterator[str]:
 
 def _knows_what_it_can(history: History, after: Seen) -> Iterator[str]:
     """A call is unknown only if it had started when its process died, and then it is told."""
-    started = _started_at_deaths(history)
+    started = _started_at_deaths(history, after["id"])
     for call in after["calls"]:
         if call["state"] == "unknown" and call["id"] not in started:
             yield f"{call['name']} ({call['id']}) is unknown, and it had not started at any death: {sorted(started)}"
 
 
 def _asks_no_more(reference: History, history: History) -> Iterator[str]:
-    """A model is paid for the calls of the run without a fault, and for one more a fault at most: a reply, or a fold,
-    which is begun again as a whole."""
+    """A model is paid for the calls of the run without a fault, and for one more a fault at most of each session that
+    may ask at the same time: a reply, or a fold, which is begun again as a whole."""
     asked = sum(line["what"] == "asked" for line in history.ledger)
     due = sum(line["what"] == "asked" for line in reference.ledger)
-    folds = reference.last.left["after"].get("folds", ())
-    again = max((fold["model_calls"] for fold in folds), default=1)
-    if asked > due + history.faults * max(again, 1):
+    sessions = by_place(reference.last.left["after"]).values()
+    again = max((fold["model_calls"] for seen in sessions for fold in seen.get("folds", ())), default=1)
+    # Whoever waits for a session below asks nothing.
+    at_once = sum(not seen["below"] for seen in sessions)
+    if asked > due + history.faults * max(again, 1) * at_once:
         yield f"the model was asked {asked} times; without a fault it was asked {due} times, and {history.faults} came"
 
 
@@ -187,34 +262,66 @@ def _is_valid(history: History) -> Iterator[str]:
 
 
 def _ends_the_same(reference: History, history: History, after: Seen) -> Iterator[str]:
-    tools, started = _tools(history), _started_at_deaths(history)
-    # What became of a call that a dead process had started is told honestly, and so otherwise than without a death.
-    hidden = frozenset(
-        call["id"]
-        for call in after["calls"]
-        if call["state"] == "unknown" or (call["id"] in started and tools.get(call["name"], {}).get("may_rerun"))
-    )
-    expected: Seen = reference.last.left["after"]
-    # Ids may differ between two runs; places do not.
-    at = [place for place, call in enumerate(after["calls"]) if call["id"] in hidden]
-    there = frozenset(call["id"] for place, call in enumerate(expected["calls"]) if place in at)
-    ours, theirs = canonical(after, hide=hidden), canonical(expected, hide=there)
-    for part, value in theirs.items():
-        if ours[part] != value:
-            yield f"{part}: {ours[part]}\n      and has to be {value}"
+    ours, theirs = by_place(after), by_place(reference.last.left["after"])
+    if ours.keys() != theirs.keys():
+        yield f"the sessions are {[place[1:] for place in ours]} and have to be {[place[1:] for place in theirs]}"
+        return
+    hidden = _hidden(history, ours)
+    for place, seen in ours.items():
+        yield from _under(place, _is_as(theirs[place], seen, hidden=hidden[place], is_below=bool(place)))
     told, due = history.last.left.get("outcome"), reference.last.left.get("outcome")
-    if not hidden and history.last.error is None and told != due:
+    if not hidden[""] and history.last.error is None and told != due:
         yield f"the scenario gave {told} and has to give {due}"
 
 
-def _started_at_deaths(history: History) -> set[str]:
-    """Return the calls of which a process that went on could not know what became of them."""
+def _is_as(expected: Seen, seen: Seen, *, hidden: frozenset[str], is_below: bool) -> Iterator[str]:
+    # Ids may differ between two runs; places do not.
+    at = [place for place, call in enumerate(seen["calls"]) if call["id"] in hidden]
+    there = frozenset(call["id"] for place, call in enumerate(expected["calls"]) if place in at)
+    ours = canonical(seen, hide=hidden, is_below=is_below)
+    theirs = canonical(expected, hide=there, is_below=is_below)
+    for part, value in theirs.items():
+        if ours[part] != value:
+            yield f"{part}: {ours[part]}\n      and has to be {value}"
+
+
+def _hidden(history: History, sessions: dict[str, Seen]) -> dict[str, frozenset[str]]:
+    """Return by place the calls whose results may be others than without a death.
+
+    What became of a call that a dead process had started is told honestly, and so is what a session below came to that
+    heard of it.
+    """
+    tools, found = _tools(history), dict[str, frozenset[str]]()
+    places = {seen["id"]: place for place, seen in sessions.items()}
+    # Those below come first.
+    for place, seen in reversed(sessions.items()):
+        started = _started_at_deaths(history, seen["id"])
+        told = {work_of(below) for below in seen["below"] if found[places[below["id"]]]}
+        found[place] = frozenset(
+            call["id"]
+            for call in seen["calls"]
+            if call["state"] == "unknown"
+            or (call["id"] in started and tools.get(call["name"], {}).get("may_rerun"))
+            or call["key"] in told
+        )
+    return found
+
+
+def _started_at_deaths(history: History, session_id: str) -> set[str]:
+    """Return the calls of a session of which a process that went on could not know what became of them."""
     return {
         call["id"]
         for life in history.recoveries
-        for call in life.left.get("before", {"calls": []})["calls"]
+        if "before" in life.left
+        for seen in by_place(life.left["before"]).values()
+        if seen["id"] == session_id
+        for call in seen["calls"]
         if call["state"] in ("started", "unknown")
     }
+
+
+def _logs(seen: Seen) -> dict[str, list[dict[str, Any]]]:
+    return {one["id"]: one["log"] for one in by_place(seen).values()}
 
 
 def _tools(history: History) -> dict[str, dict[str, Any]]:
