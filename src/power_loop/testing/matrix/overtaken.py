@@ -37,6 +37,9 @@ def written_behind(stale: LifeStory, taken: LifeStory, *, mark: int, is_alone: b
     for move in taken.moves:
         if move["what"] == "claimed":
             epochs.setdefault(move["session"], move["epoch"])
+        if epochs and is_alone is not None:
+            # It stood still behind its first claim: what stands below that session was not its own yet.
+            break
     made = made_behind(stale.moves, mark)
     for session_id, epoch in epochs.items():
         written = [move["move"] for move in made if move["session"] == session_id and move["epoch"] < epoch]
