@@ -124,7 +124,7 @@ def test_a_forgotten_handle_lets_go_of_its_thread(dsn: str) -> None:
 
 def test_every_twin_takes_and_gives_what_its_async_twin_does() -> None:
     twins = [name for name in dir(StatefulAgentLoop) if name.endswith("_sync") and not name.startswith("_")]
-    assert len(twins) == 21
+    assert len(twins) == 27
     for name in set(twins) - {"close_sync", "run_sync"}:
         twin, method = getattr(StatefulAgentLoop, name), getattr(StatefulAgentLoop, name.removesuffix("_sync"))
         assert inspect.iscoroutinefunction(method)
