@@ -108,7 +108,7 @@ async def test_a_client_gives_work_reads_it_and_answers_what_waits(agent: MCPCli
     running = asyncio.ensure_future(
         agent.call_tool("send", {"session_id": sid, "text": "wait"}, on_progress=lambda *told: heard.append(told[2]))
     )
-    await within_limit(until((folder / "waits").exists))
+    await within_limit(until(lambda: bool(heard) and (folder / "waits").exists()))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
