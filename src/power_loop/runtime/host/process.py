@@ -34,6 +34,8 @@ DEFAULT_FILE_BYTES = 16_000_000
 _GONE_S = 15.0
 _CHUNK_BYTES = 65_536
 _KEEPER = Path(__file__).with_name("keeper.py")
+# How often it is looked for what a killed keeper left: at most, behind the last one found, and how long between.
+_MOST_LOOKS, _LAST_LOOKS, _BETWEEN_LOOKS_S = 100, 3, 0.002
 # A Python that is linked against a library of its own place does not start without it.
 _KEEPER_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
@@ -454,16 +456,35 @@ class KeptProcess:
 
 
 def kill_marked(tree: str) -> int:
-    """Kill every process that bears the mark of a keeper; return how many there were. Without /proc there are none."""
+    """Kill every process that bears the mark of a keeper; return how many there were. Without /proc there are none.
+
+    One that is just being made, or becomes another program, may not be seen: it is looked for until nobody is there
+    several times in a row.
+    """
     mark = f"{TREE_VARIABLE}={tree}".encode("ascii")
-    killed = 0
+    killed: set[int] = set()
+    unseen = 0
+    for _ in range(_MOST_LOOKS):
+        found = _marked(mark)
+        killed |= found
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        unseen = 0 if found else unseen + 1
+        if unseen == _LAST_LOOKS or not os.path.isdir("/proc/self"):
+            break
+        time.sleep(_BETWEEN_LOOKS_S)
+    return len(killed)
+
+
+def _marked(mark: bytes) -> set[int]:
+    found = set()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if name.isdigit():
             with contextlib.suppress(OSError):
                 if mark in Path("/proc", name, "environ").read_bytes().split(b"\0"):
-                    os.kill(int(name), signal.SIGKILL)
-                    killed += 1
-    return killed
+                    found.add(int(name))
+    return found
 
 
 async def _in_spite_of_cancellation(work: Any) -> None:
