@@ -132,7 +132,12 @@ async def test_every_point_is_passed_in_order_and_knows_session_send_and_round(m
         "send.end",
         "session.end",
     ]
-    assert set(points) == {point.value for point in HookPoint} - {"fold.before", "subagent.start", "subagent.end"}
+    assert set(points) == {point.value for point in HookPoint} - {
+        "fold.before",
+        "subagent.start",
+        "subagent.end",
+        "timer.fire",
+    }
     assert {context.session_id for context in watch.contexts} == {sid}
     assert all(context.metadata == {"tenant": "t1"} for context in watch.contexts)
     inside = watch.contexts[1:-1]

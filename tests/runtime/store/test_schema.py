@@ -238,6 +238,6 @@ async def test_a_policy_may_be_named_by_its_word(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("schema", ["create", "", None, 5, []])
 async def test_a_policy_that_is_none_is_refused(tmp_path: Path, schema: Any) -> None:
-    with pytest.raises(ConfigError, match="give SchemaPolicy"):
+    with pytest.raises(ConfigError, match="give one of 'auto_create', 'verify'"):
         await open_store(tmp_path / "app.db", schema=schema)
     assert os.listdir(tmp_path) == []

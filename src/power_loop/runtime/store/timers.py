@@ -40,6 +40,7 @@ from power_loop.contracts.timers import (
     TimerMaker,
     TimerRecord,
     TimerState,
+    check_timer_id,
     check_timer_name,
 )
 from power_loop.runtime.store.codec import decode_choice, decode_json, decode_message, encode_json
@@ -196,7 +197,7 @@ class TimerRows:
             )
         due_ms = due_of(stored, planned_ms, new.id, 1)
         row = (
-            *(new.id, new.session_id, new.name, new.made_by.value),
+            *(new.id, new.session_id, None if new.name is None else clean_text(new.name), new.made_by.value),
             *(encode_json(schedule_to_json(stored), "schedule of a timer"), body, new.input_hash),
             *(planned_ms, due_ms, due_ms, at_ms, op),
         )
@@ -328,7 +329,8 @@ class TimerWork:
         return made
 
     async def cancel(self, timer_id: str) -> bool:
-        """End a timer of the session; False if it had ended."""
+        """End a timer of the session; False if it had ended. Raises `input.invalid`, `timer.not_found`."""
+        check_timer_id(timer_id)
         return await self._rows.cancel(self._tx, self._session_id, timer_id, at_ms=self._at_ms, op=self._op)
 
 
