@@ -187,12 +187,13 @@ async def test_a_leaf_whose_worker_dies_goes_on_on_another_one(cluster: Cluster)
             {"leaf0": "to dies once", "leaf1": "to other"},
         )
         store: Any = await loop.get_store()
-        [send] = [
+        # The other leaf may have been on the worker that died.
+        again = [
             send
             for leaf in await store.get_children(result.run_id)
             if (send := await store.get_send(leaf.id)).attempts > 1
         ]
-        assert (send.status, send.attempts) == (SendStatus.COMPLETED, 2)
+        assert {(send.status, send.attempts) for send in again} == {(SendStatus.COMPLETED, 2)}
         assert cluster.asked.count("dies once") == 2
 
 
