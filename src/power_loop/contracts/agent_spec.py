@@ -82,9 +82,7 @@ class AgentSpec:
             "tools": None if self.tools is None else list(self.tools),
             "model": self.model,
             "limits": None if self.limits is None else self.limits.to_json(),
-            "output_schema": None
-            if schema is None
-            else {"schema": dict(schema.schema), "name": schema.name, "description": schema.description},
+            "output_schema": None if schema is None else schema.to_json(),
             "permission_rules": [rule.to_json() for rule in self.permission_rules],
             "permission_mode": None if self.permission_mode is None else self.permission_mode.value,
             "lifecycle": self.lifecycle.value,

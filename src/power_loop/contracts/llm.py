@@ -89,6 +89,10 @@ class OutputSchema:
         form: NativeForm | None = self.memo[key]
         return form
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it is stored: what its class is made of."""
+        return {"name": self.name, "description": self.description, "schema": dict(self.schema)}
+
 
 @frozen
 class LLMRequest:

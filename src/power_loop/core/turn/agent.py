@@ -52,7 +52,7 @@ class Agent:
                 {"mode": one.mode.value, "rules": [rule.to_json() for rule in one.rules]} for one in self.policies
             ],
             "lifecycle": self.lifecycle.value,
-            "output_schema": None if schema is None else _schema_json(schema),
+            "output_schema": None if schema is None else schema.to_json(),
             "key": self.key,
             "budget": None if self.budget is None else self.budget.to_json(),
         }
@@ -92,10 +92,6 @@ class Agent:
         said = texts.agent_report(self.name, status.value, text, reason)
         message = Message(Role.USER, texts.content(said))
         return AgentReport(self.above[-1], f"{self.key}:end", message)
-
-
-def _schema_json(schema: OutputSchema) -> dict[str, Any]:
-    return {"schema": schema.schema, "name": schema.name, "description": schema.description}
 
 
 def policy_of(spec: AgentSpec) -> PermissionPolicy | None:

@@ -44,9 +44,7 @@ class SendOptions:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, OutputSchema):
-                value = {"name": value.name, "description": value.description, "schema": value.schema}
-            elif isinstance(value, (SendLimits, Budget)):
+            if isinstance(value, (OutputSchema, SendLimits, Budget)):
                 value = value.to_json()
             elif isinstance(value, BudgetKey):
                 value = [value.session_id, value.send_index]

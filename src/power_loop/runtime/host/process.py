@@ -461,6 +461,8 @@ def kill_marked(tree: str) -> int:
     One that is just being made, or becomes another program, may not be seen: it is looked for until nobody is there
     several times in a row.
     """
+    if not os.path.isdir("/proc/self"):
+        return 0
     mark = f"{TREE_VARIABLE}={tree}".encode("ascii")
     killed: set[int] = set()
     unseen = 0
@@ -471,7 +473,7 @@ def kill_marked(tree: str) -> int:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         unseen = 0 if found else unseen + 1
-        if unseen == _LAST_LOOKS or not os.path.isdir("/proc/self"):
+        if unseen == _LAST_LOOKS:
             break
         time.sleep(_BETWEEN_LOOKS_S)
     return len(killed)
@@ -479,7 +481,7 @@ def kill_marked(tree: str) -> int:
 
 def _marked(mark: bytes) -> set[int]:
     found = set()
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+    for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
                 if mark in Path("/proc", name, "environ").read_bytes().split(b"\0"):
