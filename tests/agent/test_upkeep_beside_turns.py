@@ -59,6 +59,14 @@ async def test_inside_of_a_turn_it_is_kept_whole_and_its_forks_go_on_by_themselv
     make_loop: MakeLoop, bank: Bank, other: Any
 ) -> None:
     forks: list[str] = []
+    has_pruned = asyncio.Event()
+
+    @tool(name="look", effect="read", max_result_chars=50)
+    async def look_beside(n: int) -> str:
+        """Look; once others prune, not before they did: a session that changes meanwhile is no candidate of theirs."""
+        if n > 1:
+            await has_pruned.wait()
+        return WHOLE
 
     async def meddle() -> None:
         with pytest.raises(SessionBusyError):
@@ -66,6 +74,7 @@ async def test_inside_of_a_turn_it_is_kept_whole_and_its_forks_go_on_by_themselv
         if not forks:
             # It takes every session that nobody has a lease of.
             assert (await other.prune_sessions(older_than_s=0, include_open=True)).skipped >= 1
+            has_pruned.set()
         forks.append(await upkeep(other, bank.sid))
 
     @tool(effect="read")
@@ -79,7 +88,7 @@ async def test_inside_of_a_turn_it_is_kept_whole_and_its_forks_go_on_by_themselv
         return "Done."
 
     script = [calls(("look", {"n": 1})), calls(("work", {}), ("look", {"n": 2})), conclude, *["Fine."] * 3]
-    loop = make_loop(llm=ScriptedLLM(script), store=bank.store, tool_registry=[look, work])
+    loop = make_loop(llm=ScriptedLLM(script), store=bank.store, tool_registry=[look_beside, work])
     await loop.new_session(session_id=bank.sid)
     result = await within_limit(loop.send("go", session_id=bank.sid))
     assert (result.status, result.final_text, len(forks)) == (SendStatus.COMPLETED, "Done.", 2)
