@@ -20,7 +20,6 @@ from benchmarks.report import Bars, Claim, Curves, Result
 from benchmarks.setting import Setting, program
 from power_loop import (
     Compaction,
-    LiveState,
     LLMProviderConfig,
     LoopConfig,
     Projection,
@@ -29,6 +28,7 @@ from power_loop import (
     create_llm_service_from_config,
     tool,
 )
+from power_loop.context import LiveState
 
 SMALL, LARGE = 32_768, 100_000_000
 # The estimate that the kernel makes of ASCII; figures of one text are compared with each other, so any would do.

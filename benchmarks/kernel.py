@@ -10,13 +10,13 @@ from benchmarks.conversation import SYSTEM_PROMPT, answer, question
 from power_loop import (
     LLMProviderConfig,
     LLMResponse,
-    ModelInfo,
     StatefulAgentLoop,
-    TextDelta,
     ToolDefinition,
     ToolRegistry,
     create_llm_service_from_config,
 )
+from power_loop.events import TextDelta
+from power_loop.llm import ModelInfo
 
 # More than any history here: nothing is trimmed or folded away while it is measured.
 WINDOW_TOKENS = 100_000_000

@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.backends import backends, open_loop
 from benchmarks.report import Claim, Result
 from benchmarks.setting import Setting
-from power_loop import After, Cron, TimerRunner, runs_of
+from power_loop import After, Cron, TimerRunner
+from power_loop.timers import runs_of
 
 SESSIONS = 50
 _YEAR_MS = 366 * 86_400_000

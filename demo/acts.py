@@ -11,15 +11,10 @@ from typing import Any
 
 from demo.telling import tell
 from demo.tools import demo_tools
-from power_loop import (
-    CallRecord,
-    LLMBeforeContext,
-    MessageRecord,
-    PowerLoopError,
-    StatefulAgentLoop,
-    ToolCallPart,
-    create_llm_service_from_env,
-)
+from power_loop import PowerLoopError, StatefulAgentLoop, create_llm_service_from_env
+from power_loop.hooks import LLMBeforeContext
+from power_loop.messages import ToolCallPart
+from power_loop.records import CallRecord, MessageRecord
 
 # A small model that does not call a tool in one wording does so in another.
 PAY = ("Pay 40 euros to Anna.", "Pay 12 euros to Ben.", "Pay 25 euros to Tom.")

@@ -10,6 +10,7 @@ import argparse
 import ast
 import importlib
 import json
+import operator
 import re
 import sys
 import types
@@ -85,13 +86,20 @@ def _rooms(folder: Path, depth: int = 0) -> Iterator[str]:
 
 
 def stable_api() -> str:
-    """Return a table of the public names with what each is."""
+    """Return a table of the public names a shelf, with what each name is."""
     face = importlib.import_module("power_loop")
-    rows = []
-    for name in sorted(getattr(face, "STABLE_API", ()), key=str.lower):
-        value = getattr(face, name)
-        rows.append((f"`{name}`", _kind(value), _sentence_of(value)))
-    return _table(("Name", "Is", "What it says of itself"), rows)
+    shelves: dict[str, list[tuple[str, str, str]]] = {}
+    for name in getattr(face, "STABLE_API", ()):
+        shelf, _, last = name.rpartition(".")
+        value = operator.attrgetter(name)(face)
+        shelves.setdefault(shelf, []).append((f"`{last}`", _kind(value), _sentence_of(value)))
+    parts = []
+    for shelf, rows in shelves.items():
+        module = f"power_loop.{shelf}".rstrip(".")
+        said = (importlib.import_module(module).__doc__ or "").strip().split("\n")[0]
+        rows.sort(key=lambda row: row[0].lower())
+        parts.append(f"### `{module}`\n\n{said}\n\n{_table(('Name', 'Is', 'What it says of itself'), rows)}")
+    return "\n\n".join(part.strip() for part in parts)
 
 
 def _is_class(value: object) -> bool:

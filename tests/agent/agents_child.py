@@ -21,15 +21,14 @@ from power_loop import (
     LLMRequest,
     LLMResponse,
     LoopConfig,
-    ModelInfo,
-    Role,
     StatefulAgentLoop,
-    ToolCallPart,
     ToolContext,
     Usage,
     agent_tools,
     tool,
 )
+from power_loop.llm import ModelInfo
+from power_loop.messages import Role, ToolCallPart
 
 A_CALL = Usage(10, 5)
 _PASSES = 2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from power_loop import LLMRequest, StatefulAgentLoop, StatefulResult, ask_user_tools
+from power_loop import LLMRequest, StatefulAgentLoop, StatefulResult
 from power_loop.testing import ScriptedLLM, call
+from power_loop.tools import ask_user_tools
 
 
 def make_agent(dsn: str) -> StatefulAgentLoop:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import SystemClock, ToolError, ToolTransaction, tool
+from power_loop import tool
+from power_loop.errors import ToolError
+from power_loop.timers import SystemClock
+from power_loop.tools import ToolTransaction
 from tests.conformance.backends import BACKENDS
 
 _NUMBERS = itertools.count(1)

@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 
-from power_loop import BlackboardConflictError, SessionStore, StatefulAgentLoop, blackboard_tools, open_store
+from power_loop import SessionStore, StatefulAgentLoop, open_store
+from power_loop.errors import BlackboardConflictError
 from power_loop.testing import ScriptedLLM, call
+from power_loop.tools import blackboard_tools
 
 POST = {"key": "plan/step-1", "value": {"done": False}}
 #: How many tasks count in a process, and how far each.

@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 
 from power_loop import (
     AgentEvent,
-    HookContext,
     HookPoint,
     LLMRequest,
     Message,
     StatefulAgentLoop,
     StatefulResult,
     TextPart,
-    ToolResultPart,
     TurnStream,
 )
+from power_loop.hooks import HookContext
+from power_loop.messages import ToolResultPart
 
 T = TypeVar("T")
 P = TypeVar("P")

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import Approve, Deny, Give, InputError, SendStatus, WaitKind, ask_user_tools
+from power_loop import Approve, Deny, Give, SendStatus
+from power_loop.errors import InputError
+from power_loop.records import WaitKind
 from power_loop.testing import Scenario, call, calls, crash_matrix
+from power_loop.tools import ask_user_tools
 
 from .asking import ask_and_answer, is_booked, make_agent
 from .conftest import MakeLoop

@@ -12,25 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from power_loop import (
-    ConfigError,
     ImagePart,
-    InputError,
     LLMResponse,
     LoopConfig,
     Message,
     PowerLoopError,
-    Role,
     SchemaPolicy,
     SendStatus,
     StatefulAgentLoop,
     StopReason,
     TextPart,
-    ToolCallPart,
     ToolDefinition,
-    ToolDefinitionError,
     open_store,
     tool,
 )
+from power_loop.errors import ConfigError, InputError, ToolDefinitionError
+from power_loop.messages import Role, ToolCallPart
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop

@@ -10,20 +10,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from power_loop import (
-    AgentSpec,
-    BlackboardConflictError,
-    CallState,
-    Effect,
-    StatefulAgentLoop,
-    ToolContext,
-    ToolTransaction,
-    agent_tools,
-    blackboard_tools,
-    open_store,
-    tool,
-)
+from power_loop import AgentSpec, Effect, StatefulAgentLoop, ToolContext, agent_tools, open_store, tool
+from power_loop.errors import BlackboardConflictError
+from power_loop.records import CallState
 from power_loop.testing import ScriptedLLM, call, calls
+from power_loop.tools import ToolTransaction, blackboard_tools
 from power_loop.tools.blackboard import MAX_SHOWN
 from tests.conformance.backends import SERVERS, Tables
 from tests.servers import shared_database, shared_server

@@ -9,46 +9,41 @@ from typing import Any
 import pytest
 
 from power_loop import (
-    Amounts,
     Approve,
     Budget,
-    BudgetExceeded,
-    BudgetRecord,
-    Charge,
     Compaction,
-    ConfigError,
-    FoldFailed,
-    FoldStarted,
-    Granted,
     HookPoint,
-    InputError,
-    LLMError,
     LLMRequest,
     LLMResponse,
     LLMRetryPolicy,
-    LLMServerError,
     LoopConfig,
-    ModelInfo,
     ModelPrice,
-    NewHold,
-    NewSend,
-    PriceMissingError,
     PriceTable,
-    SendEnd,
     SendLimits,
     SendStatus,
-    SessionNotFoundError,
     StatefulAgentLoop,
-    StoreFullError,
-    SystemClock,
     Usage,
-    Veto,
     tool,
-    user_message,
 )
+from power_loop.budgets import Amounts, BudgetRecord
 from power_loop.core.context.tokens import estimate_request
+from power_loop.errors import (
+    ConfigError,
+    InputError,
+    LLMError,
+    LLMServerError,
+    PriceMissingError,
+    SessionNotFoundError,
+    StoreFullError,
+)
+from power_loop.events import BudgetExceeded, FoldFailed, FoldStarted
+from power_loop.hooks import Veto
+from power_loop.llm import ModelInfo
+from power_loop.messages import user_message
+from power_loop.storage import Charge, Granted, NewHold, NewSend, SendEnd
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 from power_loop.testing.conformance.budgets import ROOT, budgeted
+from power_loop.timers import SystemClock
 
 from .conftest import MakeLoop
 from .elsewhere import elsewhere

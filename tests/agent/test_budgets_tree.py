@@ -10,14 +10,10 @@ import pytest
 from power_loop import (
     AgentLifecycle,
     AgentSpec,
-    AgentSpecError,
-    Amounts,
     Budget,
-    BudgetRecord,
     LLMRequest,
     LLMResponse,
     LoopConfig,
-    ModelInfo,
     ModelPrice,
     PriceTable,
     SendStatus,
@@ -28,7 +24,10 @@ from power_loop import (
     run_agent_spec,
     tool,
 )
+from power_loop.budgets import Amounts, BudgetRecord
 from power_loop.core.context.tokens import estimate_request
+from power_loop.errors import AgentSpecError
+from power_loop.llm import ModelInfo
 from power_loop.testing import ScriptedLLM, call, calls
 
 from .conftest import MakeLoop

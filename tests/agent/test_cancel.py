@@ -12,20 +12,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    CancellationToken,
-    HookPoint,
-    SendFinished,
-    SendStatus,
-    StatefulAgentLoop,
-    StatefulResult,
-    ToolCallFinished,
-    ToolCallStarted,
-    ToolContext,
-    ToolResultPart,
-    tool,
-)
+from power_loop import CancellationToken, HookPoint, SendStatus, StatefulAgentLoop, StatefulResult, ToolContext, tool
 from power_loop.core.turn import threads
+from power_loop.events import SendFinished, ToolCallFinished, ToolCallStarted
+from power_loop.messages import ToolResultPart
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop

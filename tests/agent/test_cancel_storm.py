@@ -8,17 +8,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Emit,
-    LLMRequest,
-    LLMResponse,
-    ModelInfo,
-    SendStatus,
-    StatefulAgentLoop,
-    Usage,
-    open_store,
-    tool,
-)
+from power_loop import LLMRequest, LLMResponse, SendStatus, StatefulAgentLoop, Usage, open_store, tool
+from power_loop.llm import Emit, ModelInfo
 from power_loop.testing import calls
 
 from .conftest import MakeLoop

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import AgentEvent, AgentEventBus, HookFailed, LoopClosedError, SendStatus, StatefulAgentLoop, tool
+from power_loop import AgentEvent, AgentEventBus, SendStatus, StatefulAgentLoop, tool
 from power_loop.core.turn import chain
+from power_loop.errors import LoopClosedError
+from power_loop.events import HookFailed
 from power_loop.testing import ScriptedLLM, call, leak_check
 
 from .conftest import MakeLoop

@@ -11,51 +11,42 @@ from typing import Any
 import pytest
 
 from power_loop import (
-    AgenticFold,
     Compaction,
-    ConfigError,
-    Folded,
-    FoldFailed,
-    FoldFinished,
-    FoldProgressed,
-    FoldStarted,
-    FoldTask,
     Give,
     HookPoint,
-    InputError,
-    LLMCallFailed,
-    LLMContextOverflowError,
-    LLMError,
     LLMRequest,
     LLMResponse,
     LLMRetryPolicy,
-    LLMServerError,
-    LLMSummaryFold,
     LoopConfig,
     Message,
-    ModelInfo,
-    ReasoningPart,
-    Role,
     SendLimits,
     SendStatus,
-    SessionBusyError,
-    SessionNotFoundError,
     StatefulAgentLoop,
     StopReason,
-    StoreError,
     TextPart,
-    ToolCallPart,
     ToolContext,
     ToolDefinition,
     Usage,
-    Veto,
-    WindowTrimmed,
     open_store,
     tool,
-    user_message,
 )
+from power_loop.context import AgenticFold, Folded, FoldTask, LLMSummaryFold
 from power_loop.core.context.rules import check
 from power_loop.core.context.tokens import estimate_request
+from power_loop.errors import (
+    ConfigError,
+    InputError,
+    LLMContextOverflowError,
+    LLMError,
+    LLMServerError,
+    SessionBusyError,
+    SessionNotFoundError,
+    StoreError,
+)
+from power_loop.events import FoldFailed, FoldFinished, FoldProgressed, FoldStarted, LLMCallFailed, WindowTrimmed
+from power_loop.hooks import Veto
+from power_loop.llm import ModelInfo
+from power_loop.messages import ReasoningPart, Role, ToolCallPart, user_message
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 
 from .conftest import MakeLoop

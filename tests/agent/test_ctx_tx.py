@@ -9,26 +9,23 @@ from typing import Any
 import pytest
 
 from power_loop import (
-    CallState,
     Effect,
-    HookFailed,
     HookPoint,
-    Rewrite,
     SendStatus,
     StatefulAgentLoop,
     ToolContext,
     ToolDefinition,
-    ToolDefinitionError,
-    ToolError,
     ToolRegistry,
     ToolResult,
-    ToolTransaction,
-    TransactionError,
-    Waiting,
     open_store,
     tool,
 )
+from power_loop.errors import ToolDefinitionError, ToolError, TransactionError
+from power_loop.events import HookFailed
+from power_loop.hooks import Rewrite
+from power_loop.records import CallState
 from power_loop.testing import ScriptedLLM, call, calls
+from power_loop.tools import ToolTransaction, Waiting
 from tests.conformance.backends import SERVERS, Tables
 from tests.servers import shared_database, shared_server
 from tests.servers.proxy import Proxy

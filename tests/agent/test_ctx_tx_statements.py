@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import CallState, SendStatus, ToolTransaction, tool
+from power_loop import SendStatus, tool
+from power_loop.records import CallState
 from power_loop.testing import ScriptedLLM, call
+from power_loop.tools import ToolTransaction
 
 from .bank import Bank, bank, town
 from .conftest import MakeLoop

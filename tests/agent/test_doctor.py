@@ -14,21 +14,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Approve,
-    Finding,
-    FindingKind,
-    LoopConfig,
-    SendStatus,
-    SessionNotFoundError,
-    StatefulAgentLoop,
-    StoreCorruptError,
-    ToolDefinition,
-    open_store,
-    tool,
-)
+from power_loop import Approve, LoopConfig, SendStatus, StatefulAgentLoop, ToolDefinition, open_store, tool
 from power_loop.contracts.messages import ImagePart, Message, Role, TextPart, user_message
 from power_loop.contracts.records import Claim, ModelCall, NewFold, NewReply, NewSend, ProjectedMessage, SendEnd
+from power_loop.errors import SessionNotFoundError, StoreCorruptError
+from power_loop.records import Finding, FindingKind
 from power_loop.runtime.store.codec import MIN_BLOB_CHARS
 from power_loop.testing import ScriptedLLM, call, calls
 

@@ -7,20 +7,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Approve,
-    CallState,
-    Effect,
-    HookPoint,
-    InputError,
-    Rewrite,
-    SendStatus,
-    ToolContext,
-    ToolDefinitionError,
-    ToolError,
-    open_store,
-    tool,
-)
+from power_loop import Approve, Effect, HookPoint, SendStatus, ToolContext, open_store, tool
+from power_loop.errors import InputError, ToolDefinitionError, ToolError
+from power_loop.hooks import Rewrite
+from power_loop.records import CallState
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop

@@ -13,22 +13,17 @@ import pytest
 from power_loop import (
     HookPoint,
     ImagePart,
-    LLMBeforeContext,
-    LLMCallFailed,
-    LLMError,
-    LLMInvalidRequestError,
     LLMProviderConfig,
     LoopConfig,
-    Rewrite,
     SendStatus,
-    StreamReset,
-    TextDelta,
     TextPart,
     ToolResult,
-    WindowTrimmed,
     create_llm_service_from_config,
     tool,
 )
+from power_loop.errors import LLMError, LLMInvalidRequestError
+from power_loop.events import LLMCallFailed, StreamReset, TextDelta, WindowTrimmed
+from power_loop.hooks import LLMBeforeContext, Rewrite
 from power_loop.testing import FrozenClock
 from tests.model_server import Answer, ModelServer, Reasoning, Text, ToolCall, call, calls, faults, refuse, say
 

@@ -16,29 +16,29 @@ from power_loop import (
     AgentEventBus,
     Approve,
     Deny,
-    LLMAuthError,
+    SendStatus,
+    SessionState,
+    StatefulAgentLoop,
+    ToolDefinition,
+    open_store,
+    tool,
+)
+from power_loop.errors import LLMAuthError, LLMConnectionError, LLMServerError
+from power_loop.events import (
     LLMCallFailed,
     LLMCallFinished,
     LLMCallStarted,
-    LLMConnectionError,
-    LLMServerError,
     MessageAppended,
     SendFailed,
     SendFinished,
     SendStarted,
-    SendStatus,
     SessionClosed,
     SessionCreated,
-    SessionState,
-    StatefulAgentLoop,
     TextDelta,
     ToolCallAnswered,
     ToolCallFinished,
     ToolCallStarted,
     ToolCallWaiting,
-    ToolDefinition,
-    open_store,
-    tool,
 )
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 

@@ -7,23 +7,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    CallExplanation,
-    ImagePart,
-    InputError,
-    LLMContextOverflowError,
-    LLMResponse,
-    LoopConfig,
-    ModelCallNotFoundError,
-    ModelInfo,
-    Projection,
-    Rewrite,
-    SegmentKind,
-    SessionNotFoundError,
-    Skip,
-    StatefulAgentLoop,
-    tool,
-)
+from power_loop import ImagePart, LLMResponse, LoopConfig, Projection, StatefulAgentLoop, tool
+from power_loop.context import CallExplanation, SegmentKind
+from power_loop.errors import InputError, LLMContextOverflowError, ModelCallNotFoundError, SessionNotFoundError
+from power_loop.hooks import Rewrite, Skip
+from power_loop.llm import ModelInfo
 from power_loop.testing import ScriptedLLM, call
 from tests.tools.test_recall import fold
 

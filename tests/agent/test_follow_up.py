@@ -11,26 +11,19 @@ import pytest
 from power_loop import (
     Approve,
     HookPoint,
-    InputQueued,
-    InputRefused,
-    InputTaken,
     LLMRequest,
     Message,
-    NewSend,
-    RequestConflictError,
-    Rewrite,
-    Role,
-    SendFinished,
     SendLimits,
-    SendStartContext,
     SendStatus,
-    SessionClosedError,
-    SessionNotFoundError,
     StatefulAgentLoop,
     TextPart,
-    Veto,
     tool,
 )
+from power_loop.errors import RequestConflictError, SessionClosedError, SessionNotFoundError
+from power_loop.events import InputQueued, InputRefused, InputTaken, SendFinished
+from power_loop.hooks import Rewrite, SendStartContext, Veto
+from power_loop.messages import Role
+from power_loop.storage import NewSend
 from power_loop.testing import ScriptedLLM, calls
 
 from .conftest import MakeLoop

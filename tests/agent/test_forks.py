@@ -6,20 +6,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Approve,
-    HookPoint,
-    LLMError,
-    OnConflict,
-    RequireApproval,
-    SendStatus,
-    SessionPendingError,
-    StatefulAgentLoop,
-    ToolBeforeContext,
-    ToolContext,
-    open_store,
-    tool,
-)
+from power_loop import Approve, HookPoint, SendStatus, StatefulAgentLoop, ToolContext, open_store, tool
+from power_loop.errors import LLMError, SessionPendingError
+from power_loop.hooks import RequireApproval, ToolBeforeContext
+from power_loop.records import OnConflict
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop

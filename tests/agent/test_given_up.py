@@ -9,21 +9,13 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Approve,
-    CallState,
-    ConfigError,
-    Deny,
-    RequireApproval,
-    SendStarted,
-    SendStatus,
-    StatefulAgentLoop,
-    ToolDefinition,
-    Waiting,
-    WaitKind,
-    tool,
-)
+from power_loop import Approve, Deny, SendStatus, StatefulAgentLoop, ToolDefinition, tool
+from power_loop.errors import ConfigError
+from power_loop.events import SendStarted
+from power_loop.hooks import RequireApproval
+from power_loop.records import CallState, WaitKind
 from power_loop.testing import call, calls
+from power_loop.tools import Waiting
 
 from .conftest import MakeLoop
 from .parts import Ears, answers, error_answers, said, within_limit

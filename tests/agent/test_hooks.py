@@ -10,40 +10,40 @@ from typing import Any
 import pytest
 
 from power_loop import (
-    HookContext,
-    HookError,
-    HookFailed,
     HookPoint,
     Hooks,
-    LLMAfterContext,
-    LLMBeforeContext,
     LLMRequest,
     LLMResponse,
+    SendStatus,
+    SessionState,
+    StatefulAgentLoop,
+    TextPart,
+    ToolResult,
+    tool,
+)
+from power_loop.errors import HookError, SessionNotFoundError
+from power_loop.events import HookFailed, SendFailed
+from power_loop.hooks import (
+    HookContext,
+    LLMAfterContext,
+    LLMBeforeContext,
     MessageAppendContext,
     Park,
     RequireApproval,
     Rewrite,
-    Role,
     RoundDecideContext,
     RoundEndContext,
     SendEndContext,
-    SendFailed,
     SendStartContext,
-    SendStatus,
-    SessionNotFoundError,
-    SessionState,
     Skip,
-    StatefulAgentLoop,
-    TextPart,
     ToolAfterContext,
     ToolBeforeContext,
     ToolErrorContext,
-    ToolResult,
     ToolsAfterContext,
     ToolsBeforeContext,
     Veto,
-    tool,
 )
+from power_loop.messages import Role
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop

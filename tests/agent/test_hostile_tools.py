@@ -14,9 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from power_loop import (
-    CallState,
     Deny,
-    EnvLimits,
     HookPoint,
     LoopConfig,
     RuntimeEnv,
@@ -25,10 +23,12 @@ from power_loop import (
     StatefulAgentLoop,
     TextPart,
     ToolDefinition,
-    ToolError,
     tool_preset,
 )
+from power_loop.errors import ToolError
+from power_loop.records import CallState
 from power_loop.runtime.host.pdf import can_read_pdf
+from power_loop.sandbox import EnvLimits
 from power_loop.testing import ScriptedLLM, calls
 from tests.tools.test_presets import PNG, snapshot
 from tests.tools.test_recall import fold

@@ -9,35 +9,30 @@ import pytest
 
 from power_loop import (
     Approve,
-    CallNotFoundError,
-    CallNotWaitingError,
-    ConfigError,
     Deny,
     Give,
     HookPoint,
     ImagePart,
-    InputError,
-    Park,
-    RequireApproval,
-    Rewrite,
-    RoundFinished,
-    SendFinished,
-    SendStarted,
     SendStatus,
-    SessionPendingError,
     TextPart,
-    ToolBeforeContext,
-    ToolCallAnswered,
-    ToolCallFinished,
-    ToolCallWaiting,
     ToolContext,
     ToolDefinition,
     ToolResult,
-    Waiting,
-    WaitKind,
     tool,
 )
+from power_loop.errors import CallNotFoundError, CallNotWaitingError, ConfigError, InputError, SessionPendingError
+from power_loop.events import (
+    RoundFinished,
+    SendFinished,
+    SendStarted,
+    ToolCallAnswered,
+    ToolCallFinished,
+    ToolCallWaiting,
+)
+from power_loop.hooks import Park, RequireApproval, Rewrite, ToolBeforeContext
+from power_loop.records import WaitKind
 from power_loop.testing import call, calls
+from power_loop.tools import Waiting
 
 from .conftest import MakeLoop
 from .parts import Ears, Watch, answers, error_answers, said, within_limit

@@ -8,19 +8,12 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    LeaseLostError,
-    LeaseTaken,
-    LoopConfig,
-    SendFailed,
-    SendFinished,
-    SessionBusyError,
-    StatefulAgentLoop,
-    SystemClock,
-    tool,
-)
+from power_loop import LoopConfig, StatefulAgentLoop, tool
+from power_loop.errors import LeaseLostError, SessionBusyError
+from power_loop.events import LeaseTaken, SendFailed, SendFinished
 from power_loop.runtime.host.identity import new_owner_id
 from power_loop.testing import calls
+from power_loop.timers import SystemClock
 
 from .conftest import MakeLoop
 from .parts import LIMIT_S, Ears, Gate, said, within_limit

@@ -7,18 +7,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    ConfigError,
-    LoopConfig,
-    SendFinished,
-    SendLimits,
-    SendStatus,
-    StopReason,
-    TextDelta,
-    ToolCallFinished,
-    Usage,
-    tool,
-)
+from power_loop import LoopConfig, SendLimits, SendStatus, StopReason, Usage, tool
+from power_loop.errors import ConfigError
+from power_loop.events import SendFinished, TextDelta, ToolCallFinished
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop

@@ -6,17 +6,10 @@ import asyncio
 
 import pytest
 
-from power_loop import (
-    ConfigError,
-    LiveContext,
-    LiveState,
-    LiveStateFailed,
-    LoopConfig,
-    ToolContext,
-    ToolDefinitionError,
-    ToolRegistry,
-    tool,
-)
+from power_loop import LoopConfig, ToolContext, ToolRegistry, tool
+from power_loop.context import LiveContext, LiveState
+from power_loop.errors import ConfigError, ToolDefinitionError
+from power_loop.events import LiveStateFailed
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop

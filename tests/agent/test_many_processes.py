@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import Found, LLMRequest, SendStatus, StatefulAgentLoop
+from power_loop import LLMRequest, SendStatus, StatefulAgentLoop
+from power_loop.records import Found
 from power_loop.testing import ScriptedLLM
 from tests.conformance.backends import BACKENDS
 

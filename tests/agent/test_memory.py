@@ -9,28 +9,15 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    ConfigError,
-    Exchange,
-    Give,
-    LoopConfig,
-    Memory,
-    MemoryFailed,
-    MemoryRecalled,
-    MemoryUse,
-    ModelInfo,
-    RecallQuery,
-    SendFinished,
-    SendLimits,
-    SendRecord,
-    SendStatus,
-    ToolContext,
-    Waiting,
-    WaitKind,
-    tool,
-)
+from power_loop import Give, LoopConfig, MemoryUse, SendLimits, SendStatus, ToolContext, tool
+from power_loop.errors import ConfigError
+from power_loop.events import MemoryFailed, MemoryRecalled, SendFinished
+from power_loop.llm import ModelInfo
+from power_loop.memory import Exchange, Memory, RecallQuery
+from power_loop.records import SendRecord, WaitKind
 from power_loop.runtime.store.store import SqlSessionStore
 from power_loop.testing import ScriptedLLM, call
+from power_loop.tools import Waiting
 
 from .conftest import MakeLoop
 from .parts import Ears, Panic, Unprintable, within_limit

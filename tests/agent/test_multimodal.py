@@ -19,22 +19,19 @@ from power_loop import (
     FollowUp,
     HookPoint,
     ImagePart,
-    LLMBeforeContext,
     LLMProviderConfig,
     LLMResponse,
-    MissingExtraError,
-    ModelInfo,
-    Rewrite,
-    SendStartContext,
     SendStatus,
     StatefulAgentLoop,
     TextPart,
-    ToolCallPart,
     ToolResult,
     create_llm_service_from_config,
     tool,
-    user_message,
 )
+from power_loop.errors import MissingExtraError
+from power_loop.hooks import LLMBeforeContext, Rewrite, SendStartContext
+from power_loop.llm import ModelInfo
+from power_loop.messages import ToolCallPart, user_message
 from power_loop.testing import ScriptedLLM
 from tests.model_server import ModelServer, call, say
 

@@ -9,20 +9,17 @@ import pytest
 from power_loop import (
     Approve,
     CancellationToken,
-    HookError,
     HookPoint,
-    InputError,
-    InputQueued,
     LoopConfig,
     OnBusy,
-    RequestConflictError,
     SendLimits,
-    SendStartContext,
     SendStatus,
-    SessionBusyError,
     StatefulAgentLoop,
     tool,
 )
+from power_loop.errors import HookError, InputError, RequestConflictError, SessionBusyError
+from power_loop.events import InputQueued
+from power_loop.hooks import SendStartContext
 from power_loop.testing import calls
 
 from .conftest import MakeLoop

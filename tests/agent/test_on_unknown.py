@@ -9,24 +9,21 @@ import pytest
 
 from power_loop import (
     Approve,
-    CallState,
-    ConfigError,
     Deny,
     Give,
     HookPoint,
-    InputError,
     LoopConfig,
     OnUnknown,
     SendStatus,
     StatefulAgentLoop,
     ToolContext,
-    ToolDefinitionError,
     ToolResult,
-    Veto,
-    WaitKind,
     open_store,
     tool,
 )
+from power_loop.errors import ConfigError, InputError, ToolDefinitionError
+from power_loop.hooks import Veto
+from power_loop.records import CallState, WaitKind
 from power_loop.testing import ScriptedLLM, calls
 
 from .conftest import MakeLoop

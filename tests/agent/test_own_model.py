@@ -7,17 +7,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    ConfigError,
-    HookPoint,
-    LLMProtocolError,
-    LLMResponse,
-    Message,
-    Rewrite,
-    Role,
-    Skip,
-    Usage,
-)
+from power_loop import HookPoint, LLMResponse, Message, Usage
+from power_loop.errors import ConfigError, LLMProtocolError
+from power_loop.hooks import Rewrite, Skip
+from power_loop.messages import Role
 from power_loop.testing import ScriptedLLM
 
 from .conftest import MakeLoop

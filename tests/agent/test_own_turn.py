@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import HookFailed, HookPoint, InputError, SendStatus, ToolContext, tool
+from power_loop import HookPoint, SendStatus, ToolContext, tool
 from power_loop.core.turn import chain
+from power_loop.errors import InputError
+from power_loop.events import HookFailed
 from power_loop.testing import call
 
 from .conftest import MakeLoop

@@ -7,19 +7,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    ImagePart,
-    LLMAuthError,
-    LLMRequest,
-    LoopConfig,
-    Projection,
-    ProjectionFailed,
-    StatefulAgentLoop,
-    TextPart,
-    ToolDefinition,
-    tool,
-)
+from power_loop import ImagePart, LLMRequest, LoopConfig, Projection, StatefulAgentLoop, TextPart, ToolDefinition, tool
 from power_loop.core.context.rules import check
+from power_loop.errors import LLMAuthError
+from power_loop.events import ProjectionFailed
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop

@@ -7,19 +7,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Approve,
-    Found,
-    HookPoint,
-    InputError,
-    LoopConfig,
-    SendStartContext,
-    SendStatus,
-    SessionBusyError,
-    StatefulAgentLoop,
-    Veto,
-    tool,
-)
+from power_loop import Approve, HookPoint, LoopConfig, SendStatus, StatefulAgentLoop, tool
+from power_loop.errors import InputError, SessionBusyError
+from power_loop.hooks import SendStartContext, Veto
+from power_loop.records import Found
 from power_loop.testing import calls
 
 from .conftest import MakeLoop

@@ -14,24 +14,21 @@ import pytest
 
 from power_loop import (
     Approve,
-    CallNotFoundError,
-    CallState,
     Effect,
-    LeaseTaken,
     LLMRequest,
     LoopConfig,
     SendLimits,
-    SendStarted,
     SendStatus,
-    SessionPendingError,
     StatefulAgentLoop,
-    StoreCorruptError,
     ToolContext,
     ToolDefinition,
     ToolResult,
     open_store,
     tool,
 )
+from power_loop.errors import CallNotFoundError, SessionPendingError, StoreCorruptError
+from power_loop.events import LeaseTaken, SendStarted
+from power_loop.records import CallState
 from power_loop.runtime.host.identity import new_owner_id
 from power_loop.testing import ScriptedLLM, call, calls
 

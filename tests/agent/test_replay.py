@@ -11,19 +11,18 @@ import pytest
 from power_loop import (
     Compaction,
     Deny,
-    Folded,
-    InputError,
-    LLMConnectionError,
     LLMRequest,
     LoopConfig,
     Projection,
-    Replayed,
     SendLimits,
     SendStatus,
     StatefulAgentLoop,
     ToolContext,
     tool,
 )
+from power_loop.context import Folded
+from power_loop.errors import InputError, LLMConnectionError
+from power_loop.records import Replayed
 from power_loop.testing import ScriptedLLM, call, calls
 
 from .conftest import MakeLoop

@@ -8,21 +8,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    ImagePart,
-    InputError,
-    LLMRetryPolicy,
-    LLMServerError,
-    LoopConfig,
-    RequestConflictError,
-    Rewrite,
-    SendLimits,
-    SendStartContext,
-    SendStatus,
-    TextPart,
-    Veto,
-    tool,
-)
+from power_loop import ImagePart, LLMRetryPolicy, LoopConfig, SendLimits, SendStatus, TextPart, tool
+from power_loop.errors import InputError, LLMServerError, RequestConflictError
+from power_loop.hooks import Rewrite, SendStartContext, Veto
 from power_loop.testing import FrozenClock, call
 
 from .conftest import MakeLoop

@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    CancellationToken,
+from power_loop import CancellationToken, LLMRetryPolicy, LoopConfig, SendStatus
+from power_loop.errors import (
     ConfigError,
     LLMAuthError,
     LLMBillingError,
-    LLMCallFailed,
-    LLMCallFinished,
-    LLMCallStarted,
     LLMConflictError,
     LLMConnectionError,
     LLMError,
@@ -25,15 +22,11 @@ from power_loop import (
     LLMPermissionError,
     LLMProtocolError,
     LLMRateLimitedError,
-    LLMRetryPolicy,
     LLMServerError,
     LLMTimeoutError,
     LLMTooLargeError,
-    LoopConfig,
-    SendFailed,
-    SendStatus,
-    StreamReset,
 )
+from power_loop.events import LLMCallFailed, LLMCallFinished, LLMCallStarted, SendFailed, StreamReset
 from power_loop.testing import FrozenClock
 
 from .conftest import MakeLoop

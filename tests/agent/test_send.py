@@ -9,35 +9,32 @@ import pytest
 
 from power_loop import (
     CancellationToken,
-    ConfigError,
-    Emit,
     ImagePart,
-    InputError,
-    LLMAuthError,
-    LLMContextOverflowError,
-    LLMError,
     LLMRequest,
     LLMResponse,
     LoopConfig,
     Message,
-    ModelInfo,
-    OutputSchema,
-    RefusalPart,
-    Role,
-    SendFailed,
     SendLimits,
     SendStatus,
     StatefulAgentLoop,
     StopReason,
     TextPart,
-    ToolDefinitionError,
     ToolRegistry,
-    TranscriptRepaired,
     Usage,
-    WindowTrimmed,
     open_store,
     tool,
 )
+from power_loop.errors import (
+    ConfigError,
+    InputError,
+    LLMAuthError,
+    LLMContextOverflowError,
+    LLMError,
+    ToolDefinitionError,
+)
+from power_loop.events import SendFailed, TranscriptRepaired, WindowTrimmed
+from power_loop.llm import Emit, ModelInfo, OutputSchema
+from power_loop.messages import RefusalPart, Role
 from power_loop.testing import ScriptedLLM, call, calls
 
 from .conftest import MakeLoop

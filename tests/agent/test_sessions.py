@@ -7,20 +7,15 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
+from power_loop import PowerLoopError, SchemaPolicy, SessionState, StatefulAgentLoop, open_store, tool
+from power_loop.errors import (
     ConfigError,
     InputError,
-    PowerLoopError,
-    SchemaPolicy,
     SessionBusyError,
     SessionClosedError,
     SessionExistsError,
     SessionNotFoundError,
-    SessionState,
-    StatefulAgentLoop,
     StoreSchemaError,
-    open_store,
-    tool,
 )
 from power_loop.testing import ScriptedLLM, call
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import CallState, Effect, HookPoint, Skills, skill_tools
+from power_loop import Effect, HookPoint, Skills
+from power_loop.records import CallState
 from power_loop.testing import call
+from power_loop.tools import skill_tools
 from tests.tools.test_skills import write_skill
 
 from .conftest import MakeLoop

@@ -9,23 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from power_loop import (
-    ConfigError,
-    Exchange,
-    LLMFacts,
-    LoopConfig,
-    MemoryFailed,
-    MemoryRecalled,
-    NamespaceError,
-    OutputSchema,
-    SendStatus,
-    StoreMemory,
-    by_metadata,
-    memory_tools,
-    tool,
-)
+from power_loop import LoopConfig, SendStatus, tool
+from power_loop.errors import ConfigError, NamespaceError
+from power_loop.events import MemoryFailed, MemoryRecalled
+from power_loop.llm import LLMFacts, OutputSchema
+from power_loop.memory import Exchange, StoreMemory, by_metadata
 from power_loop.runtime.store.open import open_store
 from power_loop.testing import ScriptedLLM, call
+from power_loop.tools import memory_tools
 
 from .conftest import MakeLoop
 from .parts import Ears

@@ -8,24 +8,12 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    HookError,
-    HookFailed,
-    LLMError,
-    LLMResponse,
-    LoopConfig,
-    Message,
-    Rewrite,
-    Role,
-    SendFinished,
-    SendLimits,
-    SendStatus,
-    TextPart,
-    Usage,
-    Veto,
-    tool,
-)
+from power_loop import LLMResponse, LoopConfig, Message, SendLimits, SendStatus, TextPart, Usage, tool
 from power_loop.core.turn import scope
+from power_loop.errors import HookError, LLMError
+from power_loop.events import HookFailed, SendFinished
+from power_loop.hooks import Rewrite, Veto
+from power_loop.messages import Role
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop

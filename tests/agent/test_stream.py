@@ -14,33 +14,35 @@ import pytest
 from power_loop import (
     AgentEvent,
     AgentEventBus,
-    DeltaKind,
-    Emit,
-    InputError,
-    LLMAuthError,
-    LLMConnectionError,
     LLMDelta,
-    LLMError,
     LLMRequest,
     LLMResponse,
-    LoopClosedError,
-    ModelInfo,
-    ReasoningDelta,
-    SendFailed,
-    SendFinished,
-    SendStarted,
     SendStatus,
-    SessionPendingError,
     StatefulAgentLoop,
-    StreamReset,
-    TextDelta,
-    ToolCallDelta,
-    ToolCallPart,
-    ToolCallStarted,
     ToolDefinition,
     Usage,
     tool,
 )
+from power_loop.errors import (
+    InputError,
+    LLMAuthError,
+    LLMConnectionError,
+    LLMError,
+    LoopClosedError,
+    SessionPendingError,
+)
+from power_loop.events import (
+    ReasoningDelta,
+    SendFailed,
+    SendFinished,
+    SendStarted,
+    StreamReset,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+from power_loop.llm import DeltaKind, Emit, ModelInfo
+from power_loop.messages import ToolCallPart
 from power_loop.testing import FrozenClock, ScriptedLLM, call
 
 from .conftest import MakeLoop

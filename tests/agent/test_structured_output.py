@@ -7,22 +7,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    LLMResponse,
-    LoopConfig,
-    Message,
-    ModelInfo,
-    OutputError,
-    OutputSchema,
-    RefusalPart,
-    Role,
-    SendFinished,
-    SendLimits,
-    SendStatus,
-    StopReason,
-    TextPart,
-    tool,
-)
+from power_loop import LLMResponse, LoopConfig, Message, SendLimits, SendStatus, StopReason, TextPart, tool
+from power_loop.errors import OutputError
+from power_loop.events import SendFinished
+from power_loop.llm import ModelInfo, OutputSchema
+from power_loop.messages import RefusalPart, Role
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop

@@ -10,48 +10,42 @@ from typing import Any
 import pytest
 
 from power_loop import (
-    AgentFinished,
-    AgentGrantError,
     AgentLifecycle,
-    AgentLimitError,
     AgentSpec,
-    AgentSpecError,
-    AgentStarted,
     Approve,
     Budget,
-    Claim,
     Deny,
     Give,
     HookPoint,
-    InputError,
-    Lease,
-    LeaseLostError,
-    LLMAuthError,
     LLMRequest,
     LoopConfig,
-    MessageAppended,
-    NewChild,
     PermissionMode,
     PermissionPolicy,
     PermissionRule,
-    Role,
-    SendFinished,
     SendLimits,
     SendStatus,
-    SessionNotFoundError,
     SessionState,
     StatefulAgentLoop,
-    SubagentEndContext,
-    SubagentStartContext,
-    TextDelta,
     ToolContext,
     Usage,
-    Veto,
-    WaitKind,
     agent_tools,
     run_agent_spec,
     tool,
 )
+from power_loop.errors import (
+    AgentGrantError,
+    AgentLimitError,
+    AgentSpecError,
+    InputError,
+    LeaseLostError,
+    LLMAuthError,
+    SessionNotFoundError,
+)
+from power_loop.events import AgentFinished, AgentStarted, MessageAppended, SendFinished, TextDelta
+from power_loop.hooks import SubagentEndContext, SubagentStartContext, Veto
+from power_loop.messages import Role
+from power_loop.records import WaitKind
+from power_loop.storage import Claim, Lease, NewChild
 from power_loop.testing import ScriptedLLM, call, calls
 from tests.conformance.backends import BACKENDS, Place
 from tests.conformance.parts import HandClock

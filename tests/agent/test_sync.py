@@ -15,16 +15,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    InputError,
-    LLMAuthError,
-    LoopClosedError,
-    SendStatus,
-    SessionNotFoundError,
-    StatefulAgentLoop,
-    ToolDefinition,
-    tool,
-)
+from power_loop import SendStatus, StatefulAgentLoop, ToolDefinition, tool
+from power_loop.errors import InputError, LLMAuthError, LoopClosedError, SessionNotFoundError
 from power_loop.testing import ScriptedLLM, call, calls
 
 from .parts import LIMIT_S, said

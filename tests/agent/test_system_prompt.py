@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import ConfigError, InputError, LLMError, LLMResponse, LoopConfig, SystemPrompt, tool
+from power_loop import LLMResponse, LoopConfig, SystemPrompt, tool
+from power_loop.errors import ConfigError, InputError, LLMError
 from power_loop.testing import ScriptedLLM
 
 from .conftest import MakeLoop

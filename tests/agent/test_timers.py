@@ -9,40 +9,21 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    After,
-    At,
+from power_loop import After, At, Cron, Every, HookPoint, LoopConfig, Message, StatefulAgentLoop, TimerRunner, Worker
+from power_loop.errors import (
     ConfigError,
-    Cron,
-    Every,
-    HookPoint,
     InputError,
-    LoopConfig,
-    Message,
-    Missed,
-    Postpone,
-    Rewrite,
-    Role,
     ScheduleError,
-    SendFinished,
     SessionNotFoundError,
-    StatefulAgentLoop,
-    TimerFailed,
-    TimerFireContext,
-    TimerFired,
     TimerLimitError,
-    TimerMaker,
-    TimerPostponed,
-    TimerRunner,
-    TimerSkipped,
-    TimerState,
     TimeZoneMissingError,
-    Veto,
-    WakeupPolicy,
-    Worker,
-    wakeup_tools,
 )
+from power_loop.events import SendFinished, TimerFailed, TimerFired, TimerPostponed, TimerSkipped
+from power_loop.hooks import Postpone, Rewrite, TimerFireContext, Veto
+from power_loop.messages import Role
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
+from power_loop.timers import Missed, TimerMaker, TimerState
+from power_loop.tools import WakeupPolicy, wakeup_tools
 from tests.agent.bank import SHARED
 
 from .conftest import MakeLoop

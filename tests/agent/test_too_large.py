@@ -6,21 +6,12 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    HookPoint,
-    ImagePart,
-    LLMBeforeContext,
-    LLMCallFailed,
-    LLMContextOverflowError,
-    LLMRequest,
-    LLMTooLargeError,
-    Message,
-    TextPart,
-    ToolResultPart,
-    WindowTrimmed,
-    tool,
-)
+from power_loop import HookPoint, ImagePart, LLMRequest, Message, TextPart, tool
 from power_loop.core.context.rules import check
+from power_loop.errors import LLMContextOverflowError, LLMTooLargeError
+from power_loop.events import LLMCallFailed, WindowTrimmed
+from power_loop.hooks import LLMBeforeContext
+from power_loop.messages import ToolResultPart
 from power_loop.testing import ScriptedLLM, calls
 
 from .conftest import MakeLoop

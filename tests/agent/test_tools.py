@@ -16,19 +16,15 @@ from power_loop import (
     LoopConfig,
     SendStatus,
     TextPart,
-    ToolBatchFinished,
-    ToolBatchStarted,
-    ToolCallFinished,
-    ToolCallPart,
-    ToolCallProgressed,
-    ToolCallStarted,
     ToolContext,
     ToolDefinition,
-    ToolError,
     ToolRegistry,
     ToolResult,
     tool,
 )
+from power_loop.errors import ToolError
+from power_loop.events import ToolBatchFinished, ToolBatchStarted, ToolCallFinished, ToolCallProgressed, ToolCallStarted
+from power_loop.messages import ToolCallPart
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 
 from .conftest import MakeLoop

@@ -10,19 +10,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Approve,
-    CallNotWaitingError,
-    Emit,
-    LLMRequest,
-    LLMResponse,
-    ModelInfo,
-    SendStatus,
-    SessionBusyError,
-    StatefulAgentLoop,
-    Usage,
-    tool,
-)
+from power_loop import Approve, LLMRequest, LLMResponse, SendStatus, StatefulAgentLoop, Usage, tool
+from power_loop.errors import CallNotWaitingError, SessionBusyError
+from power_loop.llm import Emit, ModelInfo
 from power_loop.testing import ScriptedLLM, call, calls
 
 from .parts import LIMIT_S, said, until, within_limit

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import LLMRequest, SendStatus, SessionBusyError, SessionNotFoundError, SystemClock, tool
+from power_loop import LLMRequest, SendStatus, tool
+from power_loop.errors import SessionBusyError, SessionNotFoundError
 from power_loop.testing import ScriptedLLM, calls
+from power_loop.timers import SystemClock
 
 from .bank import Bank, bank, town
 from .conftest import MakeLoop

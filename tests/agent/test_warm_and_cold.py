@@ -15,19 +15,13 @@ from hypothesis import strategies as st
 
 from power_loop import (
     Deny,
-    Emit,
     Give,
     ImagePart,
-    LLMError,
     LLMProviderConfig,
     LLMRequest,
     LLMResponse,
     LoopConfig,
     Message,
-    ModelInfo,
-    OutputError,
-    ReasoningPart,
-    Role,
     StatefulAgentLoop,
     StopReason,
     TextPart,
@@ -37,6 +31,9 @@ from power_loop import (
     Usage,
     tool,
 )
+from power_loop.errors import LLMError, OutputError
+from power_loop.llm import Emit, ModelInfo
+from power_loop.messages import ReasoningPart, Role
 from power_loop.runtime.llm.anthropic_wire import AnthropicWire
 from power_loop.runtime.llm.openai_wire import OpenAIWire
 from power_loop.testing import ScriptedLLM, calls

@@ -17,27 +17,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from power_loop import (
-    Claim,
     Compaction,
-    Folded,
-    FoldTask,
     ImagePart,
     LLMProviderConfig,
     LLMRequest,
     LoopConfig,
-    ModelInfo,
-    NewFold,
     Projection,
-    SegmentKind,
     StatefulAgentLoop,
-    notes_tools,
-    todo_tools,
     tool,
 )
+from power_loop.context import Folded, FoldTask, SegmentKind
 from power_loop.core.context.rules import check
+from power_loop.llm import ModelInfo
+from power_loop.records import NewFold
 from power_loop.runtime.llm.anthropic_wire import AnthropicWire
 from power_loop.runtime.llm.openai_wire import OpenAIWire
+from power_loop.storage import Claim
 from power_loop.testing import calls
+from power_loop.tools import notes_tools, todo_tools
 
 from .parts import CountingStore
 from .test_warm_and_cold import OPENAI, Encoding

@@ -12,17 +12,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Emit,
-    LLMRequest,
-    LLMResponse,
-    ModelInfo,
-    SendStatus,
-    StatefulAgentLoop,
-    TextDelta,
-    Usage,
-    tool,
-)
+from power_loop import LLMRequest, LLMResponse, SendStatus, StatefulAgentLoop, Usage, tool
+from power_loop.events import TextDelta
+from power_loop.llm import Emit, ModelInfo
 from power_loop.testing import ScriptedLLM, call, leak_check
 
 from .conftest import MakeLoop

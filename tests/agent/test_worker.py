@@ -7,25 +7,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Found,
-    HookPoint,
-    InputError,
-    LeaseTaken,
-    LLMRequest,
-    LoopClosedError,
-    LoopConfig,
-    Recovered,
-    RequestConflictError,
-    SendFinished,
-    SendStartContext,
-    SendStatus,
-    SessionNotFoundError,
-    StatefulAgentLoop,
-    Veto,
-    Worker,
-    tool,
-)
+from power_loop import HookPoint, LLMRequest, LoopConfig, SendStatus, StatefulAgentLoop, Worker, tool
+from power_loop.errors import InputError, LoopClosedError, RequestConflictError, SessionNotFoundError
+from power_loop.events import LeaseTaken, SendFinished
+from power_loop.hooks import SendStartContext, Veto
+from power_loop.records import Found, Recovered
 from power_loop.testing import calls
 
 from .conftest import MakeLoop

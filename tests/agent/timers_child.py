@@ -13,21 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from power_loop import (
-    At,
-    Every,
-    HookPoint,
-    LoopConfig,
-    Missed,
-    Postpone,
-    Role,
-    SendStatus,
-    StatefulAgentLoop,
-    TimerFireContext,
-    TimerRunner,
-    Veto,
-)
+from power_loop import At, Every, HookPoint, LoopConfig, SendStatus, StatefulAgentLoop, TimerRunner
+from power_loop.hooks import Postpone, TimerFireContext, Veto
+from power_loop.messages import Role
 from power_loop.testing import FrozenClock, ScriptedLLM
+from power_loop.timers import Missed
 from tests.agent.agents_child import live
 
 START_MS = 1_700_000_000_000

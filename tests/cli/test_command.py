@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import __version__, schema_ddl
+from power_loop import __version__
 from power_loop.cli import ddl, main, output
+from power_loop.storage import schema_ddl
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "s3cret-w0rd"

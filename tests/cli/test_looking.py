@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import LoopConfig, ModelPrice, PriceTable, StatefulAgentLoop, schema_ddl, tool
+from power_loop import LoopConfig, ModelPrice, PriceTable, StatefulAgentLoop, tool
 from power_loop.cli import printable
 from power_loop.runtime.store.sql.migrations import SCHEMA_VERSION
+from power_loop.storage import schema_ddl
 from power_loop.testing import ScriptedLLM, call
 from tests.cli.inside import run
 from tests.runtime.store.sites import KINDS, Site, fresh_site, old_version

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import SendEnd, SendStatus, open_store
+from power_loop import SendStatus, open_store
 from power_loop.cli import output
+from power_loop.storage import SendEnd
 from power_loop.testing.conformance.folds import fold
 from tests.cli.test_command import run
 from tests.conformance.parts import COMPLETED, accepted, new_session, one_send, reply

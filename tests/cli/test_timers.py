@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import After, NewTimer, TimerState, open_store, user_message
+from power_loop import After, open_store
+from power_loop.messages import user_message
+from power_loop.storage import NewTimer
+from power_loop.timers import TimerState
 from tests.cli.test_command import LIMIT_S, run
 
 _AGENT = """

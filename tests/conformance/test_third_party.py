@@ -13,22 +13,12 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    CallStep,
-    Clock,
-    ConfigError,
-    Lease,
-    LeaseLostError,
-    MessageRecord,
-    NewReply,
-    NewSend,
-    Page,
-    SessionRecord,
-    SessionStore,
-    SessionView,
-    open_store,
-)
+from power_loop import SessionStore, open_store
+from power_loop.errors import ConfigError, LeaseLostError
+from power_loop.records import MessageRecord, Page, SessionRecord
+from power_loop.storage import CallStep, Lease, NewReply, NewSend, SessionView
 from power_loop.testing.conformance import Case, ConformanceSuite, Failure, cases, run_conformance, suite
+from power_loop.timers import Clock
 
 
 class Wrapped:
@@ -248,7 +238,7 @@ def test_the_base_class_is_collected_by_pytest_without_any_plugin(tmp_path: Path
 
 def test_without_assert_statements_the_suite_does_not_pretend_to_run() -> None:
     code = (
-        "from power_loop import ConfigError\n"
+        "from power_loop.errors import ConfigError\n"
         "from power_loop.testing.conformance import cases\n"
         "try:\n    cases()\nexcept ConfigError as error:\n    print(error.code)\n"
     )

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from power_loop import Amounts, Budget, ConfigError, ModelInfo, ModelPrice, PriceTable, Usage
+from power_loop import Budget, ModelPrice, PriceTable, Usage
+from power_loop.budgets import Amounts
 from power_loop.contracts.budgets import NANOS, PER_TOKENS, cost_of, money_of
+from power_loop.errors import ConfigError
+from power_loop.llm import ModelInfo
 
 money = st.decimals(min_value=0, max_value=10_000, places=9)
 tokens = st.integers(0, 10**7)

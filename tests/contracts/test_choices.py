@@ -8,19 +8,18 @@ import pytest
 
 from power_loop import (
     AgentSpec,
-    AgentSpecError,
-    InputError,
     LoopConfig,
     OnBusy,
     PermissionPolicy,
     PowerLoopError,
     RuntimeEnv,
     StatefulAgentLoop,
-    choice_of,
     open_store,
     tool_preset,
 )
+from power_loop.errors import AgentSpecError, InputError
 from power_loop.testing import Cassette, Fault, ScriptedLLM, leak_check
+from power_loop.tools import choice_of
 
 WRONG: Any = "sometimes"
 

@@ -18,19 +18,10 @@ from power_loop import (
     LLMRequest,
     LLMResponse,
     Message,
-    ModelInfo,
-    OpaquePart,
-    Origin,
-    OutputSchema,
-    ReasoningPart,
-    RefusalPart,
-    Role,
     SendStatus,
     StatefulResult,
     StopReason,
     TextPart,
-    ToolCallPart,
-    ToolResultPart,
     ToolSpec,
     Usage,
 )
@@ -38,6 +29,8 @@ from power_loop.contracts import events
 from power_loop.contracts.record_values import InvalidValueError, record_of, value_of
 from power_loop.contracts.results import PendingCall
 from power_loop.contracts.states import WaitKind
+from power_loop.llm import ModelInfo, OutputSchema
+from power_loop.messages import OpaquePart, Origin, ReasoningPart, RefusalPart, Role, ToolCallPart, ToolResultPart
 
 PARTS = (
     TextPart("Hello."),

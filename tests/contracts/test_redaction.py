@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from power_loop import ConfigError, Redaction
+from power_loop.errors import ConfigError
+from power_loop.events import Redaction
 
 CANARY = "canary/7f3a+ 91c!x"
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)

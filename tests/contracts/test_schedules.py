@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import After, At, Cron, Every, Missed, ScheduleError, TimeZoneMissingError, runs_of
+from power_loop import After, At, Cron, Every
 from power_loop.contracts.cron import CronTimes, read_cron
 from power_loop.contracts.schedules import (
     due_of,
@@ -22,6 +22,8 @@ from power_loop.contracts.schedules import (
     schedule_to_json,
     settled,
 )
+from power_loop.errors import ScheduleError, TimeZoneMissingError
+from power_loop.timers import Missed, runs_of
 
 _MINUTE = timedelta(minutes=1)
 # One hour forward and back, on both halves of the globe; half an hour; at midnight; a day left out; none at all.

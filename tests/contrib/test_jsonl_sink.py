@@ -12,21 +12,12 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    AgentEvent,
-    AgentEventBus,
-    ConfigError,
-    HookFailed,
-    Redaction,
-    SendFailed,
-    SendFinished,
-    StatefulAgentLoop,
-    TextDelta,
-    ToolCallFinished,
-)
+from power_loop import AgentEvent, AgentEventBus, StatefulAgentLoop
 from power_loop.contrib import jsonl_file
 from power_loop.contrib.event_values import UnknownPayload
 from power_loop.contrib.jsonl_sink import attach_jsonl_sink, replay
+from power_loop.errors import ConfigError
+from power_loop.events import HookFailed, Redaction, SendFailed, SendFinished, TextDelta, ToolCallFinished
 from power_loop.testing import call, leak_check
 from tests.agent.parts import within_limit
 from tests.contrib.parts import SUM, make_loop, run
@@ -91,7 +82,8 @@ async def test_the_order_goes_on_over_restarts(tmp_path: Path) -> None:
 
 WRITER = """
 import asyncio, sys
-from power_loop import AgentEventBus, SendFailed
+from power_loop import AgentEventBus
+from power_loop.events import SendFailed
 from power_loop.contrib.jsonl_sink import attach_jsonl_sink
 
 async def main():
@@ -119,7 +111,8 @@ def test_several_processes_write_one_file_in_one_order_without_a_gap(tmp_path: P
 
 FORKER = """
 import asyncio, os, sys
-from power_loop import AgentEventBus, SendFailed
+from power_loop import AgentEventBus
+from power_loop.events import SendFailed
 from power_loop.contrib.jsonl_sink import attach_jsonl_sink
 
 bus = AgentEventBus()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import HookFailed, SendStarted
 from power_loop.contrib.logging_sink import attach_logging_sink
+from power_loop.events import HookFailed, SendStarted
 from tests.contrib.parts import SUM, make_loop, run
 
 

@@ -14,9 +14,11 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from power_loop import AgentEventBus, ConfigError, LLMServerError, MissingExtraError, ToolCallFinished
+from power_loop import AgentEventBus
 from power_loop.contrib.measures import METRICS, OTHER, Metric
 from power_loop.contrib.metrics_sink import PrometheusBackend, StatsDBackend, attach_metrics_sink
+from power_loop.errors import ConfigError, LLMServerError, MissingExtraError
+from power_loop.events import ToolCallFinished
 from power_loop.testing import call, leak_check
 from tests.agent.parts import within_limit
 from tests.contrib.parts import SUM, make_loop, run

@@ -22,8 +22,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from power_loop import Approve, LLMServerError, MissingExtraError, ToolDefinition
+from power_loop import Approve, ToolDefinition
 from power_loop.contrib.otel_sink import attach_otel_sink
+from power_loop.errors import LLMServerError, MissingExtraError
 from power_loop.testing import call, leak_check
 from power_loop.workflow import RunStatus, create_workflow
 from tests.agent.parts import within_limit

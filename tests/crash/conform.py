@@ -9,8 +9,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from power_loop import Clock, SessionStore, open_store
+from power_loop import SessionStore, open_store
 from power_loop.testing.conformance import cases
+from power_loop.timers import Clock
 from tests.crash.mutants import MUTANTS
 
 

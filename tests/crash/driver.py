@@ -33,36 +33,36 @@ if __name__ == "__main__":
 
 from power_loop import (  # noqa: E402
     Budget,
-    DeltaKind,
-    Emit,
-    InputError,
-    LLMAuthError,
     LLMDelta,
     LLMRequest,
     LLMResponse,
     LoopConfig,
-    ModelInfo,
     PowerLoopError,
     Projection,
     SendStatus,
-    SessionBusyError,
-    SessionExistsError,
-    SessionPendingError,
     StatefulAgentLoop,
     StatefulResult,
-    StoreUnavailableError,
-    SystemClock,
     ToolContext,
     ToolDefinition,
-    Waiting,
     create_llm_service_from_config,
     tool,
 )
+from power_loop.errors import (  # noqa: E402
+    InputError,
+    LLMAuthError,
+    SessionBusyError,
+    SessionExistsError,
+    SessionPendingError,
+    StoreUnavailableError,
+)
+from power_loop.llm import DeltaKind, Emit, ModelInfo  # noqa: E402
 from power_loop.runtime.llm.anthropic_wire import AnthropicWire  # noqa: E402
 from power_loop.runtime.llm.config import LLMProviderConfig  # noqa: E402
 from power_loop.runtime.llm.openai_wire import OpenAIWire  # noqa: E402
 from power_loop.runtime.store import open as opening  # noqa: E402
 from power_loop.runtime.store.dsn import parse_dsn  # noqa: E402
+from power_loop.timers import SystemClock  # noqa: E402
+from power_loop.tools import Waiting  # noqa: E402
 from tests.crash import mutants, stories  # noqa: E402
 from tests.crash.facts import read_facts  # noqa: E402
 from tests.crash.stories import SESSION, STORIES, Story  # noqa: E402

@@ -25,22 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from power_loop import (
-    Emit,
     LLMRequest,
     LLMResponse,
     LoopConfig,
-    ModelInfo,
     PowerLoopError,
-    Role,
     SendStatus,
     StatefulAgentLoop,
-    ToolCallPart,
     ToolContext,
     ToolDefinition,
     Usage,
     open_store,
     tool,
 )
+from power_loop.llm import Emit, ModelInfo
+from power_loop.messages import Role, ToolCallPart
 from power_loop.testing.history import HistoryLog
 from tests.crash import mutants
 from tests.servers.processes import die_with_parent

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from power_loop import Answer, Approve, Give, LLMResponse, Message, Role, ToolCallPart, Usage
+from power_loop import Answer, Approve, Give, LLMResponse, Message, Usage
+from power_loop.messages import Role, ToolCallPart
 
 SESSION = "s"
 GREETING, GREETING_ANSWER = "Hello.", "Hello to you."

@@ -11,11 +11,7 @@ from typing import Any
 import pytest
 
 from power_loop import (
-    CallState,
     Compaction,
-    Folded,
-    FoldRecord,
-    FoldTask,
     LoopConfig,
     PowerLoopError,
     SendStatus,
@@ -25,6 +21,8 @@ from power_loop import (
     open_store,
     tool,
 )
+from power_loop.context import Folded, FoldTask
+from power_loop.records import CallState, FoldRecord
 from power_loop.testing import ScriptedLLM, calls
 from power_loop.testing.history import HistoryLog, Operation, read_history
 from power_loop.testing.history_check import CHECKS, SessionHistory, check_history, problems_of, read_session

@@ -15,18 +15,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Claim,
-    LLMRequest,
-    LLMResponse,
-    NewSend,
-    PowerLoopError,
-    SessionBusyError,
-    StatefulAgentLoop,
-    Usage,
-    open_store,
-    user_message,
-)
+from power_loop import LLMRequest, LLMResponse, PowerLoopError, StatefulAgentLoop, Usage, open_store
+from power_loop.errors import SessionBusyError
+from power_loop.messages import user_message
+from power_loop.storage import Claim, NewSend
 from power_loop.testing import ScriptedLLM, crash_matrix
 from power_loop.testing.history import HistoryLog, read_history
 from power_loop.testing.history_check import check_history

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from power_loop import (
-    LLMCallFailed,
     LLMProviderConfig,
     LoopConfig,
     Message,
-    Role,
     SendStatus,
     StatefulAgentLoop,
     StatefulResult,
     create_llm_service_from_config,
     tool,
 )
+from power_loop.events import LLMCallFailed
+from power_loop.messages import Role
 from power_loop.testing import FrozenClock
 from tests.agent.parts import Ears, within_limit
 from tests.model_server import Answer, ModelServer, Usage, call, say

@@ -12,7 +12,8 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
 
-from power_loop import LLMRequest, LLMResponse, PowerLoopError, StatefulAgentLoop, ToolCallPart, tool
+from power_loop import LLMRequest, LLMResponse, PowerLoopError, StatefulAgentLoop, tool
+from power_loop.messages import ToolCallPart
 from power_loop.testing import ScriptedLLM
 
 _NOBODY = 65534

@@ -17,24 +17,18 @@ from typing import Any
 import pytest
 
 import power_loop
-from power_loop import (
+from power_loop import LLMResponse, LoopConfig, SchemaPolicy, SendStatus, StatefulAgentLoop, ToolContext, tool
+from power_loop.errors import (
     InputError,
     InvalidDsnError,
-    LLMResponse,
-    LoopConfig,
     NotADatabaseError,
-    SchemaPolicy,
-    SendStatus,
     SessionNotFoundError,
-    StatefulAgentLoop,
     StoreCorruptError,
     StoreNewerError,
     StoreSchemaError,
     StoreUnavailableError,
-    ToolCallPart,
-    ToolContext,
-    tool,
 )
+from power_loop.messages import ToolCallPart
 from power_loop.testing import ScriptedLLM, call
 from tests.agent.parts import within_limit
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import LLMError, LLMRetryPolicy, LoopConfig, SendFailed, SendFinished, SendStatus, StreamReset
+from power_loop import LLMRetryPolicy, LoopConfig, SendStatus
+from power_loop.errors import LLMError
+from power_loop.events import SendFailed, SendFinished, StreamReset
 from tests.agent.parts import pass_time
 from tests.model_server import Failure, faults, say
 

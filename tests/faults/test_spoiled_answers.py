@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import LLMCallFinished, SendStatus, StreamReset, TextDelta, ToolCallDelta
+from power_loop import SendStatus
 from power_loop.core.context import texts
+from power_loop.events import LLMCallFinished, StreamReset, TextDelta, ToolCallDelta
 from tests.agent.parts import pass_time, until, within_limit
 from tests.model_server import Fault, faults, say
 from tests.model_server.harmless import HARMLESS, HARMLESS_ON_OPENAI

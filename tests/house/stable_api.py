@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import operator
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -18,8 +19,8 @@ BASELINE = Path(__file__).with_name("stable_api.txt")
 def described() -> list[str]:
     """Return a line a name, and one a member of each: its parameters, fields, or value."""
     lines: list[str] = []
-    for name in sorted(power_loop.STABLE_API):
-        lines += _describe(name, getattr(power_loop, name))
+    for name in power_loop.STABLE_API:
+        lines += _describe(name, operator.attrgetter(name)(power_loop))
     return lines
 
 

@@ -10,16 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import (
-    CallState,
-    RuntimeEnv,
-    SendLimits,
-    SendStatus,
-    StatefulAgentLoop,
-    StatefulResult,
-    TextPart,
-    tool_preset,
-)
+from power_loop import RuntimeEnv, SendLimits, SendStatus, StatefulAgentLoop, StatefulResult, TextPart, tool_preset
+from power_loop.records import CallState
 from tests.real.conftest import Endpoint
 
 ANSWERED = {SendStatus.COMPLETED, SendStatus.TRUNCATED, SendStatus.ROUNDS_EXCEEDED}

@@ -7,18 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import (
-    HookPoint,
-    LLMBeforeContext,
-    LLMRequest,
-    OutputError,
-    SendStatus,
-    StatefulAgentLoop,
-    StatefulResult,
-    TextDelta,
-    ToolRegistry,
-    tool,
-)
+from power_loop import HookPoint, LLMRequest, SendStatus, StatefulAgentLoop, StatefulResult, ToolRegistry, tool
+from power_loop.errors import OutputError
+from power_loop.events import TextDelta
+from power_loop.hooks import LLMBeforeContext
 from tests.real.conftest import Endpoint
 
 # A small model goes on talking until it is cut: what matters is that it was reached and answered.

@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from power_loop import (
-    DeltaKind,
-    LLMOverloadedError,
-    LLMRateLimitedError,
-    ReasoningPart,
-    RefusalPart,
-    StopReason,
-    TextPart,
-    ToolCallPart,
-    Usage,
-)
+from power_loop import StopReason, TextPart, Usage
+from power_loop.errors import LLMOverloadedError, LLMRateLimitedError
+from power_loop.llm import DeltaKind
+from power_loop.messages import ReasoningPart, RefusalPart, ToolCallPart
 from power_loop.testing import RecordedCall
 from tests import model_server as server
 

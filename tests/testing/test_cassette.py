@@ -18,36 +18,32 @@ from hypothesis import strategies as st
 
 from power_loop import (
     AudioPart,
-    ConfigError,
-    DeltaKind,
     FilePart,
     ImagePart,
-    LLMAuthError,
     LLMDelta,
-    LLMError,
-    LLMOverloadedError,
     LLMProviderConfig,
-    LLMRateLimitedError,
     LLMRequest,
     LLMResponse,
     Message,
-    ModelInfo,
-    OpaquePart,
-    Origin,
-    OutputSchema,
-    ReasoningPart,
-    RefusalPart,
-    Role,
     StatefulAgentLoop,
     StopReason,
-    TextDelta,
     TextPart,
-    ToolCallPart,
     ToolContext,
     ToolSpec,
     Usage,
     create_llm_service_from_config,
     tool,
+)
+from power_loop.errors import ConfigError, LLMAuthError, LLMError, LLMOverloadedError, LLMRateLimitedError
+from power_loop.events import TextDelta
+from power_loop.llm import DeltaKind, ModelInfo, OutputSchema
+from power_loop.messages import (
+    OpaquePart,
+    Origin,
+    ReasoningPart,
+    RefusalPart,
+    Role,
+    ToolCallPart,
     tool_message,
     user_message,
 )

@@ -9,24 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import (
-    ConfigError,
-    LLMConnectionError,
-    LLMDelta,
-    LLMOverloadedError,
-    LLMRateLimitedError,
-    LLMRequest,
-    LLMResponse,
-    LLMRetryPolicy,
-    LoopConfig,
-    Message,
-    Role,
-    StatefulAgentLoop,
-    ToolCallPart,
-    tool,
-    tool_message,
-    user_message,
-)
+from power_loop import LLMDelta, LLMRequest, LLMResponse, LLMRetryPolicy, LoopConfig, Message, StatefulAgentLoop, tool
+from power_loop.errors import ConfigError, LLMConnectionError, LLMOverloadedError, LLMRateLimitedError
+from power_loop.messages import Role, ToolCallPart, tool_message, user_message
 from power_loop.testing import (
     Fault,
     FaultKind,

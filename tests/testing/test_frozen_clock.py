@@ -9,16 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import (
-    ConfigError,
-    LLMOverloadedError,
-    LLMRateLimitedError,
-    LLMRetryPolicy,
-    LoopConfig,
-    SessionBusyError,
-    StatefulAgentLoop,
-    open_store,
-)
+from power_loop import LLMRetryPolicy, LoopConfig, StatefulAgentLoop, open_store
+from power_loop.errors import ConfigError, LLMOverloadedError, LLMRateLimitedError, SessionBusyError
 from power_loop.testing import FrozenClock, ScriptedLLM
 from power_loop.testing.conformance.parts import accepted, claim
 from tests.agent.parts import within_limit

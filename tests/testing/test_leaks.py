@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import ConfigError, StatefulAgentLoop, tool
+from power_loop import StatefulAgentLoop, tool
 from power_loop.core.turn import threads
+from power_loop.errors import ConfigError
 from power_loop.testing import LeakError, LeakKind, ScriptedLLM, call, leak_check
 from tests.agent.parts import Gate, within_limit
 from tests.house.pages import ROOT, blocks_of

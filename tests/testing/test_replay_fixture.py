@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import ConfigError, LoopConfig, StatefulAgentLoop, tool
+from power_loop import LoopConfig, StatefulAgentLoop, tool
+from power_loop.errors import ConfigError
 from power_loop.testing import Cassette, ScriptedLLM, call, check_replay_fixture, replay_fixture, write_replay_fixture
 
 

@@ -13,17 +13,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    ConfigError,
-    LocalShellBackend,
-    RuntimeEnv,
-    SendStatus,
-    ShellLimits,
-    StatefulAgentLoop,
-    background_tools,
-    bash_tools,
-)
+from power_loop import RuntimeEnv, SendStatus, StatefulAgentLoop
+from power_loop.errors import ConfigError
+from power_loop.sandbox import LocalShellBackend, ShellLimits
 from power_loop.testing import ScriptedLLM, call, leak_check
+from power_loop.tools import background_tools, bash_tools
 from power_loop.tools.background import MAX_RECORDS
 from tests.agent.parts import answers, error_answers, within_limit
 from tests.runtime.host.trees import Mark

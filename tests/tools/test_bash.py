@@ -12,19 +12,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    ConfigError,
-    Effect,
-    LocalShellBackend,
-    RuntimeEnv,
-    SendStatus,
-    ShellLimits,
-    StatefulAgentLoop,
-    ToolDefinition,
-    bash_tools,
-    tool_preset,
-)
+from power_loop import Effect, RuntimeEnv, SendStatus, StatefulAgentLoop, ToolDefinition, tool_preset
+from power_loop.errors import ConfigError
+from power_loop.sandbox import LocalShellBackend, ShellLimits
 from power_loop.testing import ScriptedLLM, call, calls, leak_check
+from power_loop.tools import bash_tools
 from tests.agent.parts import answers, error_answers, within_limit
 from tests.runtime.host.shells import TIME_LIMITS_S
 from tests.runtime.host.trees import Mark

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import EnvLimits, PathRefusedError, RuntimeEnv, StatefulAgentLoop, ToolError, file_tools
+from power_loop import RuntimeEnv, StatefulAgentLoop
+from power_loop.errors import PathRefusedError, ToolError
 from power_loop.runtime.host.files import STAGED_PREFIX
+from power_loop.sandbox import EnvLimits
 from power_loop.testing import ScriptedLLM, call
+from power_loop.tools import file_tools
 from power_loop.tools.known_files import MAX_KNOWN_FILES
 from tests.tools.hands import Hand, in_a_process_that_dies
 

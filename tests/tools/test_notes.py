@@ -10,18 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import (
-    ConfigError,
-    LiveContext,
-    NotesPolicy,
-    StatefulAgentLoop,
-    TodoPolicy,
-    ToolDefinition,
-    ToolError,
-    notes_tools,
-    todo_tools,
-)
+from power_loop import StatefulAgentLoop, ToolDefinition
+from power_loop.context import LiveContext
+from power_loop.errors import ConfigError, ToolError
 from power_loop.testing import ScriptedLLM, call, calls
+from power_loop.tools import NotesPolicy, TodoPolicy, notes_tools, todo_tools
 from power_loop.tools.notes import Notes
 from power_loop.tools.one_line import one_line
 from power_loop.tools.todo import todo_items

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import EnvLimits, PathRefusedError, RuntimeEnv, ToolError, file_tools
+from power_loop import RuntimeEnv
+from power_loop.errors import PathRefusedError, ToolError
 from power_loop.runtime.host.directories import HeldDirectory
 from power_loop.runtime.host.files import STAGED_PREFIX
+from power_loop.sandbox import EnvLimits
+from power_loop.tools import file_tools
 from tests.tools.hands import Hand, in_a_process_that_dies
 
 ONE_TO_NINE = "".join(f"line {n}\n" for n in range(1, 10))

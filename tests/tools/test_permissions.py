@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from power_loop import (
     Approve,
-    CallState,
-    ConfigError,
     Effect,
     HookPoint,
     LoopConfig,
@@ -20,14 +18,14 @@ from power_loop import (
     PermissionMode,
     PermissionPolicy,
     PermissionRule,
-    RequireApproval,
-    Rewrite,
     SendStatus,
     StatefulAgentLoop,
-    ToolBeforeContext,
     ToolDefinition,
     tool,
 )
+from power_loop.errors import ConfigError
+from power_loop.hooks import RequireApproval, Rewrite, ToolBeforeContext
+from power_loop.records import CallState
 from power_loop.testing import ScriptedLLM, call, calls
 from tests.agent.parts import answers, error_answers
 

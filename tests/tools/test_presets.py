@@ -11,19 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from power_loop import (
-    ConfigError,
-    Effect,
-    EnvLimits,
-    ImagePart,
-    RuntimeEnv,
-    Skills,
-    ToolError,
-    ToolPreset,
-    explore_tools,
-    tool_preset,
-)
+from power_loop import Effect, ImagePart, RuntimeEnv, Skills, ToolPreset, tool_preset
+from power_loop.errors import ConfigError, ToolError
 from power_loop.runtime.host.pdf import can_read_pdf
+from power_loop.sandbox import EnvLimits
+from power_loop.tools import explore_tools
 from tests.tools.hands import Hand
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")

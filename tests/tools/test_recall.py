@@ -8,22 +8,20 @@ from typing import Any
 import pytest
 
 from power_loop import (
-    Claim,
     Compaction,
-    FoldRecord,
     ImagePart,
     LLMRequest,
     LoopConfig,
-    NewFold,
     Projection,
-    SessionLog,
     StatefulAgentLoop,
     TextPart,
     ToolContext,
-    recall_tools,
     tool,
 )
+from power_loop.records import FoldRecord, NewFold
+from power_loop.storage import Claim
 from power_loop.testing import ScriptedLLM, call
+from power_loop.tools import SessionLog, recall_tools
 from power_loop.tools.recall import MAX_HIT_CHARS, MAX_HITS, MAX_PAGE_CHARS
 from tests.agent.conftest import MakeLoop, dsn, make_loop  # noqa: F401 - fixtures
 from tests.agent.parts import CountingStore, answers, error_answers

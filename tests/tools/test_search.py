@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import EnvLimits, PathRefusedError, RuntimeEnv, ToolError, file_tools
-from power_loop.tools import search
+from power_loop import RuntimeEnv
+from power_loop.errors import PathRefusedError, ToolError
+from power_loop.sandbox import EnvLimits
+from power_loop.tools import file_tools, search
 from power_loop.tools.line_patterns import LinePattern, required_text
 from power_loop.tools.name_patterns import NamePattern
 from tests.tools.hands import Hand

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import ConfigError, Effect, PathRefusedError, Skill, SkillProblem, Skills, ToolError, skill_tools
-from power_loop.tools import skill_folders
+from power_loop import Effect, Skills
+from power_loop.errors import ConfigError, PathRefusedError, ToolError
+from power_loop.tools import Skill, SkillProblem, skill_folders, skill_tools
 from power_loop.tools.skill_folders import MAX_FILE_BYTES, MAX_LISTED_FILES, MAX_SKILL_BYTES
 from power_loop.tools.skills import MAX_CATALOGUE_CHARS
 from tests.tools.hands import Hand

@@ -6,8 +6,9 @@ import json
 from collections import Counter
 from typing import Any
 
-from power_loop import LLMRequest, ModelInfo, Usage
+from power_loop import LLMRequest, Usage
 from power_loop.contracts.llm import Emit, LLMResponse
+from power_loop.llm import ModelInfo
 from power_loop.testing import ScriptedLLM
 
 SUBTOPICS = ["utensils", "etiquette", "history"]

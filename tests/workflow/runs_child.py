@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from power_loop import LLMRequest, LLMResponse, ModelInfo, Role, StatefulAgentLoop, ToolContext, Usage, tool
+from power_loop import LLMRequest, LLMResponse, StatefulAgentLoop, ToolContext, Usage, tool
+from power_loop.llm import ModelInfo
+from power_loop.messages import Role
 from power_loop.workflow import Workflow, create_workflow, drive_runs, resume_run
 from tests.agent.agents_child import live
 

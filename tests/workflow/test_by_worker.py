@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from power_loop import Found, LeaseLostError, Recovered, SendStatus, Worker
+from power_loop import SendStatus, Worker
+from power_loop.errors import LeaseLostError
+from power_loop.records import Found, Recovered
 from power_loop.workflow import RunStatus, create_workflow, drive_runs, get_run
 from tests.agent.conftest import MakeLoop
 from tests.agent.elsewhere import elsewhere

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import ConfigError, SendStatus, StatefulAgentLoop
+from power_loop import SendStatus, StatefulAgentLoop
 from power_loop.contracts.version import __version__
+from power_loop.errors import ConfigError
 from power_loop.testing import ScriptedLLM
 from power_loop.workflow import RunStatus, WorkflowResult, create_workflow, resume_run
 from power_loop.workflow.dask_leaf import PROTOCOL, run_order

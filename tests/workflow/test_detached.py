@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import RunSessionError, SendFinished
+from power_loop.errors import RunSessionError
+from power_loop.events import SendFinished
 from power_loop.workflow import RunStatus, create_workflow, get_run, resume_run
 from tests.agent.conftest import MakeLoop
 from tests.agent.parts import Ears, Gate, until

@@ -7,26 +7,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Approve,
-    Budget,
-    InputError,
-    LLMAuthError,
-    LLMRetryPolicy,
-    LLMServerError,
-    LoopConfig,
-    RunNotFoundError,
-    SendStatus,
-    StatefulAgentLoop,
-    StoreUnavailableError,
-    SubagentStartContext,
-    Veto,
-    WorkflowRunFinished,
-    WorkflowRunStarted,
-    WorkflowStepFinished,
-    WorkflowStepStarted,
-    tool,
-)
+from power_loop import Approve, Budget, LLMRetryPolicy, LoopConfig, SendStatus, StatefulAgentLoop, tool
+from power_loop.errors import InputError, LLMAuthError, LLMServerError, RunNotFoundError, StoreUnavailableError
+from power_loop.events import WorkflowRunFinished, WorkflowRunStarted, WorkflowStepFinished, WorkflowStepStarted
+from power_loop.hooks import SubagentStartContext, Veto
 from power_loop.workflow import (
     InProcessExecutor,
     LeafOutcome,

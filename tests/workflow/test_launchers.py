@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from power_loop import SandboxUnavailableError
+from power_loop.errors import SandboxUnavailableError
 from power_loop.testing import ScriptedLLM, call, leak_check
 from power_loop.workflow import BubblewrapWorkerLauncher, PoolLimits, SubprocessExecutor, WorkerBootstrap, WorkerPlan
 from power_loop.workflow.executors import LeafOutcome

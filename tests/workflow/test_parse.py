@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import WorkflowSpecError
+from power_loop.errors import WorkflowSpecError
 from power_loop.workflow import bounds
 from power_loop.workflow.parse import parse_workflow, validate_workflow
 from power_loop.workflow.plain import plain_copy

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from power_loop import ConfigError, LoopClosedError
+from power_loop.errors import ConfigError, LoopClosedError
 from power_loop.testing import ScriptedLLM, call, leak_check
 from power_loop.workflow import PoolLimits, SubprocessExecutor, WorkerBootstrap
 from tests.agent.parts import until

@@ -10,16 +10,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    DeltaKind,
-    LLMDelta,
-    LLMError,
-    LLMRequest,
-    LLMResponse,
-    Usage,
-    user_message,
-)
+from power_loop import LLMDelta, LLMRequest, LLMResponse, Usage
 from power_loop.contracts import errors
+from power_loop.errors import LLMError
+from power_loop.llm import DeltaKind
+from power_loop.messages import user_message
 from power_loop.testing import ScriptedLLM, call
 from power_loop.workflow.proxy import MAX_OPEN_CALLS, ModelDesk, ProxyLLM, error_of, error_value
 from power_loop.workflow.worker_frames import BrokenFrameError, Frame

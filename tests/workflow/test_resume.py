@@ -7,18 +7,11 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Claim,
-    InputError,
-    LoopConfig,
-    NewSend,
-    RunNotFoundError,
-    SendStatus,
-    SessionBusyError,
-    StatefulAgentLoop,
-    SystemClock,
-    user_message,
-)
+from power_loop import LoopConfig, SendStatus, StatefulAgentLoop
+from power_loop.errors import InputError, RunNotFoundError, SessionBusyError
+from power_loop.messages import user_message
+from power_loop.storage import Claim, NewSend
+from power_loop.timers import SystemClock
 from power_loop.workflow import LeafOutcome, RunStatus, create_workflow, drive_runs, get_run, migrate_run, resume_run
 from tests.agent.conftest import MakeLoop
 from tests.agent.parts import Gate, within_limit

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import RunNotFoundError, SendStatus, SessionState
+from power_loop import SendStatus, SessionState
+from power_loop.errors import RunNotFoundError
 from power_loop.workflow import RunStatus, create_workflow, get_run, list_runs, resume_run
 from tests.agent.conftest import MakeLoop
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import SendStatus, ShellLimits
+from power_loop import SendStatus
 from power_loop.contracts.events import EventPayload, SendStarted, TextDelta, ToolCallStarted
 from power_loop.contracts.version import __version__
+from power_loop.sandbox import ShellLimits
 from power_loop.testing import ScriptedLLM, call, leak_check
 from power_loop.workflow import subprocess_executor
 from power_loop.workflow.executors import LeafOutcome

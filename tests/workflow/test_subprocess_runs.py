@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import Budget, HookPoint, LLMBeforeContext, SendStatus, StatefulAgentLoop
+from power_loop import Budget, HookPoint, SendStatus, StatefulAgentLoop
+from power_loop.hooks import LLMBeforeContext
 from power_loop.testing import call, leak_check
 from power_loop.workflow import (
     PoolLimits,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from power_loop import SendFinished, ToolRegistry
+from power_loop import ToolRegistry
+from power_loop.events import SendFinished
 from power_loop.testing import ScriptedLLM, call
 from power_loop.workflow import RunStatus, create_workflow, get_run, list_runs
 from power_loop.workflow.tools import workflow_tools

@@ -12,16 +12,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    ConfigError,
-    LLMOverloadedError,
-    PermissionRule,
-    SendLimits,
-    SendStatus,
-    StatefulAgentLoop,
-    Usage,
-    tool_preset,
-)
+from power_loop import PermissionRule, SendLimits, SendStatus, StatefulAgentLoop, Usage, tool_preset
+from power_loop.errors import ConfigError, LLMOverloadedError
 from power_loop.runtime.host.environment import RuntimeEnv
 from power_loop.testing import ScriptedLLM, call, leak_check
 from power_loop.workflow.executors import LeafOutcome, LeafTask

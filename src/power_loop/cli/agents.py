@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from power_loop import (
-    ConfigError,
-    Emit,
     LLMRequest,
     LLMResponse,
     LoopConfig,
-    ModelInfo,
     PermissionMode,
     PermissionPolicy,
     RuntimeEnv,
@@ -26,6 +23,8 @@ from power_loop import (
     tool_preset,
 )
 from power_loop.cli.store_options import dsn_of
+from power_loop.errors import ConfigError
+from power_loop.llm import Emit, ModelInfo
 
 #: What is offered to the model without `--tools`.
 NO_TOOLS = "none"

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from power_loop import ConfigError, OnConflict
 from power_loop.cli.output import EXIT_OK, add_json_option, say, say_json, waiting_for
 from power_loop.cli.store_handle import store_of
 from power_loop.cli.store_options import add_store_options
+from power_loop.errors import ConfigError
+from power_loop.records import OnConflict
 
 _STREAM = "-"
 

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from power_loop import Answer, Approve, Deny, Give, PendingCall, WaitKind
+from power_loop import Answer, Approve, Deny, Give, PendingCall
 from power_loop.cli.keyboard import Keyboard
 from power_loop.cli.output import paint, say
 from power_loop.cli.printable import printable
 from power_loop.cli.transcript import called
+from power_loop.records import WaitKind
 
 # Who allows a call has to see all of it: a longer one is allowed with its arguments in view elsewhere.
 _MAX_SHOWN_CHARS = 20_000

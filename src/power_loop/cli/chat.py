@@ -9,15 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from power_loop import (
-    CancellationToken,
-    ConfigError,
-    PowerLoopError,
-    SendStatus,
-    StatefulAgentLoop,
-    StatefulResult,
-    WaitKind,
-)
+from power_loop import CancellationToken, PowerLoopError, SendStatus, StatefulAgentLoop, StatefulResult
 from power_loop.cli.agents import add_agent_options, agent_of
 from power_loop.cli.asking import ask_about
 from power_loop.cli.keyboard import Keyboard
@@ -26,6 +18,8 @@ from power_loop.cli.printable import printable
 from power_loop.cli.store_options import add_store_options
 from power_loop.cli.transcript import lines_of, money, pending_line, tokens
 from power_loop.cli.turn_view import TurnView, ends_well
+from power_loop.errors import ConfigError
+from power_loop.records import WaitKind
 
 EXIT_INTERRUPTED = 130
 

@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from power_loop import missing_ddl, schema_ddl
 from power_loop.cli.output import EXIT_OK, add_json_option, say_json
 from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.storage import missing_ddl, schema_ddl
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:

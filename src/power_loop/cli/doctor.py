@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from power_loop import Finding, FindingKind, PowerLoopError, SchemaPolicy, open_store
+from power_loop import PowerLoopError, SchemaPolicy, open_store
 from power_loop.cli.output import EXIT_OK, add_json_option, complain, paint, say, say_json
 from power_loop.cli.printable import plain, printable
 from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.records import Finding, FindingKind
 
 EXIT_FOUND = 1
 EXIT_ERROR = 2

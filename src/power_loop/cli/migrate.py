@@ -7,9 +7,11 @@ import re
 import sys
 from typing import Any
 
-from power_loop import ConfigError, SchemaPolicy, missing_ddl, open_store, schema_ddl
+from power_loop import SchemaPolicy, open_store
 from power_loop.cli.output import EXIT_FAILED, EXIT_OK, add_json_option, complain, say, say_json, waiting_for
 from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.errors import ConfigError
+from power_loop.storage import missing_ddl, schema_ddl
 
 # The head of a statement that makes something, which names it.
 _MAKES = re.compile(

@@ -6,11 +6,12 @@ import argparse
 import re
 from typing import Any
 
-from power_loop import ConfigError, Pruned
 from power_loop.cli.output import EXIT_OK, add_json_option, say, say_json, waiting_for
 from power_loop.cli.printable import plain
 from power_loop.cli.store_handle import store_of
 from power_loop.cli.store_options import add_store_options
+from power_loop.errors import ConfigError
+from power_loop.records import Pruned
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")

@@ -6,10 +6,11 @@ import argparse
 import sys
 from typing import Any
 
-from power_loop import Found, PowerLoopError, Recovered
+from power_loop import PowerLoopError
 from power_loop.cli.agents import application_loop, looking_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, complain, paint, say, say_json
 from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.records import Found, Recovered
 
 EXIT_FOUND = 1
 EXIT_ERROR = 2

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from power_loop import ConfigError
 from power_loop.cli.agents import add_agent_options, agent_of
 from power_loop.cli.output import EXIT_FAILED, EXIT_OK, add_json_option, paint, say, say_json, waiting_for
 from power_loop.cli.printable import plain, printable
 from power_loop.cli.store_options import add_store_options
+from power_loop.errors import ConfigError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:

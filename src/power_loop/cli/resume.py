@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from power_loop import Answer, Approve, ConfigError, Deny, Give, SendStatus
+from power_loop import Answer, Approve, Deny, Give, SendStatus
 from power_loop.cli.agents import add_agent_options, agent_of
 from power_loop.cli.asking import value_of
 from power_loop.cli.output import EXIT_FAILED, EXIT_OK, add_json_option, say
 from power_loop.cli.store_options import add_store_options
 from power_loop.cli.transcript import pending_line
 from power_loop.cli.turn_view import TurnView, ends_well
+from power_loop.errors import ConfigError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:

@@ -6,11 +6,13 @@ import argparse
 import time
 from typing import Any
 
-from power_loop import ConfigError, SendRecord, SendStatus, SessionRecord, SessionState
+from power_loop import SendStatus, SessionState
 from power_loop.cli.output import EXIT_OK, add_json_option, paint, say, say_json
 from power_loop.cli.printable import one_line, plain, printable
 from power_loop.cli.store_handle import store_of
 from power_loop.cli.store_options import add_store_options
+from power_loop.errors import ConfigError
+from power_loop.records import SendRecord, SessionRecord
 
 _MAX_PAGE = 100
 _COLOURS = {

@@ -6,21 +6,14 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from power_loop import (
-    CallRecord,
-    MessageRecord,
-    ModelCallRecord,
-    SendRecord,
-    SendStatus,
-    SessionRecord,
-    SessionStats,
-)
+from power_loop import SendStatus
 from power_loop.cli.agents import looking_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, paint, say, say_json
 from power_loop.cli.printable import one_line, plain, printable
 from power_loop.cli.sessions import at_minute
 from power_loop.cli.store_options import add_store_options
 from power_loop.cli.transcript import lines_of, message_value, money, pending_line, tokens
+from power_loop.records import CallRecord, MessageRecord, ModelCallRecord, SendRecord, SessionRecord, SessionStats
 
 # Model calls and messages of one read.
 _PAGE = 500

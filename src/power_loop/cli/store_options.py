@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 
 #: Where the DSN is looked for without `--dsn`: what stands on a command line can be seen by all users of a machine.
 DSN_VARIABLE = "POWER_LOOP_DSN"

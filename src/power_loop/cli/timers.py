@@ -9,13 +9,15 @@ import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
-from power_loop import TimerFired, TimerRecord, TimerRunner
+from power_loop import TimerRunner
 from power_loop.cli.agents import application_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, paint, say, say_json
 from power_loop.cli.printable import one_line, printable
 from power_loop.cli.sessions import at_minute
 from power_loop.cli.store_handle import store_of
 from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.events import TimerFired
+from power_loop.timers import TimerRecord
 
 _PAGE = 200
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -8,26 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from power_loop import (
-    CallRecord,
-    CallState,
-    Message,
-    MessageRecord,
-    ModelCallRecord,
-    OpaquePart,
-    PendingCall,
-    ReasoningPart,
-    RefusalPart,
-    Role,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-    WaitKind,
-)
+from power_loop import Message, PendingCall, TextPart, Usage
 from power_loop.cli.markdown import markdown
 from power_loop.cli.output import has_colours, paint
 from power_loop.cli.printable import one_line, plain, printable
+from power_loop.messages import OpaquePart, ReasoningPart, RefusalPart, Role, ToolCallPart, ToolResultPart
+from power_loop.records import CallRecord, CallState, MessageRecord, ModelCallRecord, WaitKind
 
 # So much of one text or result is shown where not all is asked for.
 MAX_CHARS = 2_000

@@ -6,13 +6,14 @@ import json
 import sys
 from typing import Any
 
-from power_loop import (
-    AgentEvent,
+from power_loop import AgentEvent, SendStatus, StatefulResult
+from power_loop.cli.output import paint, say_json
+from power_loop.cli.printable import one_line, plain, printable
+from power_loop.cli.transcript import called, money, tokens
+from power_loop.events import (
     FoldFinished,
     LLMCallFailed,
     ReasoningDelta,
-    SendStatus,
-    StatefulResult,
     StreamReset,
     TextDelta,
     ToolCallFinished,
@@ -20,9 +21,6 @@ from power_loop import (
     ToolCallStarted,
     ToolCallWaiting,
 )
-from power_loop.cli.output import paint, say_json
-from power_loop.cli.printable import one_line, plain, printable
-from power_loop.cli.transcript import called, money, tokens
 
 _ENDS_WELL = (SendStatus.COMPLETED, SendStatus.QUEUED)
 

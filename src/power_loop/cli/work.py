@@ -8,11 +8,12 @@ import contextlib
 import signal
 from typing import Any
 
-from power_loop import PowerLoopError, Recovered, TimerRunner, Worker
+from power_loop import PowerLoopError, TimerRunner, Worker
 from power_loop.cli.agents import application_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, complain
 from power_loop.cli.recover import EXIT_ERROR, tell
 from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.records import Recovered
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

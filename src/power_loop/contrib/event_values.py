@@ -12,19 +12,9 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Union
 
-from power_loop import (
-    AgentEvent,
-    AudioPart,
-    EventPayload,
-    FilePart,
-    ImagePart,
-    OpaquePart,
-    ReasoningPart,
-    RefusalPart,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-)
+from power_loop import AgentEvent, AudioPart, FilePart, ImagePart, TextPart
+from power_loop.events import EventPayload
+from power_loop.messages import OpaquePart, ReasoningPart, RefusalPart, ToolCallPart, ToolResultPart
 
 Value = dict[str, Any]
 

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from power_loop import (
-    AudioPart,
-    FilePart,
-    ImagePart,
-    Message,
-    ReasoningPart,
-    RefusalPart,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-)
+from power_loop import AudioPart, FilePart, ImagePart, Message, TextPart
+from power_loop.messages import ReasoningPart, RefusalPart, ToolCallPart, ToolResultPart
 
 
 def gen_ai_message(message: Message) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from power_loop import AgentEvent, AgentEventBus, ConfigError, EventPayload, Redaction
+from power_loop import AgentEvent, AgentEventBus
 from power_loop.contrib.event_values import event_of, event_value, shortened
 from power_loop.contrib.jsonl_file import JsonlFile, full_files
 from power_loop.contrib.sinks import DEFAULT_MAX_QUEUE, Sink
+from power_loop.errors import ConfigError
+from power_loop.events import EventPayload, Redaction
 
 # A day of a busy loop; editors still open it.
 DEFAULT_MAX_BYTES = 100_000_000

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from power_loop import (
-    AgentEvent,
-    AgentEventBus,
+from power_loop import AgentEvent, AgentEventBus
+from power_loop.contrib.event_values import event_value, shortened
+from power_loop.contrib.sinks import DEFAULT_MAX_QUEUE, Sink
+from power_loop.events import (
     BudgetExceeded,
     EventPayload,
     FoldFailed,
@@ -25,8 +26,6 @@ from power_loop import (
     SendStarted,
     TranscriptRepaired,
 )
-from power_loop.contrib.event_values import event_value, shortened
-from power_loop.contrib.sinks import DEFAULT_MAX_QUEUE, Sink
 
 DEFAULT_LOGGER = "power_loop.events"
 # A line of a log is for looking at; the whole is in the store.

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
-from power_loop import (
-    AgentEvent,
+from power_loop import AgentEvent, Usage
+from power_loop.events import (
     BudgetExceeded,
     FoldFailed,
     FoldFinished,
@@ -20,7 +20,6 @@ from power_loop import (
     SendStarted,
     ToolCallFinished,
     ToolCallWaiting,
-    Usage,
 )
 
 #: How many values a label may have; all further ones are told as `other`.

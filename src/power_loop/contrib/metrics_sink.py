@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from power_loop import AgentEvent, AgentEventBus, ConfigError, MissingExtraError
+from power_loop import AgentEvent, AgentEventBus
 from power_loop.contrib.measures import DEFAULT_MAX_LABEL_VALUES, MEASURED, METRICS, Measures, Metric, MetricKind
 from power_loop.contrib.sinks import DEFAULT_MAX_QUEUE, Sink
+from power_loop.errors import ConfigError, MissingExtraError
 
 DEFAULT_STATSD_PORT = 8125
 _NOT_IN_STATSD = re.compile(r"[^A-Za-z0-9_-]+")

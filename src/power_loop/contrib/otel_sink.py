@@ -8,18 +8,19 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from power_loop import (
-    AgentEvent,
-    AgentEventBus,
+from power_loop import AgentEvent, AgentEventBus, Message, __version__
+from power_loop.contrib.event_values import shortened
+from power_loop.contrib.gen_ai_messages import gen_ai_message
+from power_loop.contrib.measures import DEFAULT_MAX_LABEL_VALUES, MEASURED, METRICS, Measures, Metric, MetricKind
+from power_loop.contrib.sinks import DEFAULT_MAX_QUEUE, Sink
+from power_loop.errors import MissingExtraError
+from power_loop.events import (
     AgentStarted,
     LLMCallFailed,
     LLMCallFinished,
     LLMCallStarted,
-    Message,
     MessageAppended,
-    MissingExtraError,
     Redaction,
-    Role,
     SendFailed,
     SendFinished,
     SendStarted,
@@ -27,12 +28,8 @@ from power_loop import (
     ToolCallStarted,
     ToolCallWaiting,
     WorkflowRunStarted,
-    __version__,
 )
-from power_loop.contrib.event_values import shortened
-from power_loop.contrib.gen_ai_messages import gen_ai_message
-from power_loop.contrib.measures import DEFAULT_MAX_LABEL_VALUES, MEASURED, METRICS, Measures, Metric, MetricKind
-from power_loop.contrib.sinks import DEFAULT_MAX_QUEUE, Sink
+from power_loop.messages import Role
 
 #: What a text of content may have; collectors refuse long attributes.
 DEFAULT_MAX_CHARS = 8_000

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import TracebackType
 
-from power_loop import AgentEvent, AgentEventBus, EventPayload, ReasoningDelta, Subscription, TextDelta, ToolCallDelta
+from power_loop import AgentEvent, AgentEventBus
+from power_loop.events import EventPayload, ReasoningDelta, Subscription, TextDelta, ToolCallDelta
 
 #: The pieces of what streams: many, and void once the message that they made is there.
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta)

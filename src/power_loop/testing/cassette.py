@@ -12,19 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from power_loop import (
-    ConfigError,
-    Emit,
-    LLMDelta,
-    LLMError,
-    LLMRequest,
-    LLMResponse,
-    LLMService,
-    ModelInfo,
-    Redaction,
-    choice_of,
-    request_differences,
-)
+from power_loop import LLMDelta, LLMRequest, LLMResponse, LLMService
+from power_loop.context import request_differences
+from power_loop.errors import ConfigError, LLMError
+from power_loop.events import Redaction
+from power_loop.llm import Emit, ModelInfo
 from power_loop.testing.cassette_file import Entry, read_cassette, write_cassette
 from power_loop.testing.normal_form import NormalForm, Scrub
 from power_loop.testing.traffic import (
@@ -41,6 +33,7 @@ from power_loop.testing.traffic import (
     response_of,
     response_value,
 )
+from power_loop.tools import choice_of
 
 
 class RecordMode(str, Enum):

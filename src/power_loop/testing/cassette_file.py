@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 from power_loop.testing.traffic import Value, canonical, error_class, request_of, response_of
 
 VERSION = 1

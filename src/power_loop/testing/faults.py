@@ -11,26 +11,14 @@ from enum import Enum
 from types import TracebackType
 from typing import Any
 
-from power_loop import (
-    Clock,
-    ConfigError,
-    DeltaKind,
-    Emit,
-    LLMConnectionError,
-    LLMDelta,
-    LLMRequest,
-    LLMResponse,
-    LLMService,
-    Message,
-    ModelInfo,
-    Role,
-    StopReason,
-    SystemClock,
-    ToolCallPart,
-    choice_of,
-)
+from power_loop import LLMDelta, LLMRequest, LLMResponse, LLMService, Message, StopReason
+from power_loop.errors import ConfigError, LLMConnectionError
+from power_loop.llm import DeltaKind, Emit, ModelInfo
+from power_loop.messages import Role, ToolCallPart
 from power_loop.testing.cassette import content_of_request
 from power_loop.testing.traffic import error_class
+from power_loop.timers import Clock, SystemClock
+from power_loop.tools import choice_of
 
 
 class FaultKind(str, Enum):

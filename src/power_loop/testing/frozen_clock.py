@@ -8,7 +8,7 @@ import math
 import threading
 from collections import Counter
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _ID_CHARS = 16

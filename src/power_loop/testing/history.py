@@ -12,19 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from power_loop import (
-    OPEN_CALLS,
-    RESUMABLE_SENDS,
-    Accepted,
-    Claim,
-    Effect,
-    Lease,
-    MessageRecord,
-    PowerLoopError,
-    SessionStore,
-    StatefulResult,
-    ToolContext,
-)
+from power_loop import Effect, PowerLoopError, SessionStore, StatefulResult, ToolContext
+from power_loop.records import MessageRecord
+from power_loop.storage import OPEN_CALLS, RESUMABLE_SENDS, Accepted, Claim, Lease
 
 T = TypeVar("T")
 

@@ -8,21 +8,10 @@ from dataclasses import dataclass, field
 from operator import ge
 from typing import Any
 
-from power_loop import (
-    OPEN_CALLS,
-    RESUMABLE_SENDS,
-    CallRecord,
-    CallState,
-    Effect,
-    FoldRecord,
-    MessageRecord,
-    Role,
-    SendRecord,
-    SendStatus,
-    SessionRecord,
-    SessionStats,
-    SessionStore,
-)
+from power_loop import Effect, SendStatus, SessionStore
+from power_loop.messages import Role
+from power_loop.records import CallRecord, CallState, FoldRecord, MessageRecord, SendRecord, SessionRecord, SessionStats
+from power_loop.storage import OPEN_CALLS, RESUMABLE_SENDS
 from power_loop.testing.history import Chain, History, Note, Operation
 
 #: What is checked, by the word that a problem has.

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from power_loop import choice_of
 from power_loop.testing.belongings import Belongings, Found, Leak, LeakKind
+from power_loop.tools import choice_of
 
 #: How long things that are on their way out may take, in seconds.
 _WITHIN_S = 5.0

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from power_loop import Redaction
+from power_loop.events import Redaction
 
 Scrub = Callable[[str], str]
 

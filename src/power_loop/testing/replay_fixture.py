@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from power_loop import (
-    ConfigError,
-    LLMResponse,
-    ModelCall,
-    Redaction,
-    Replayed,
-    StatefulAgentLoop,
-    StopReason,
-    open_store,
-)
+from power_loop import LLMResponse, StatefulAgentLoop, StopReason, open_store
+from power_loop.errors import ConfigError
+from power_loop.events import Redaction
+from power_loop.records import Replayed
+from power_loop.storage import ModelCall
 from power_loop.testing.cassette import normal_request, value_differences
 from power_loop.testing.cassette_file import Entry, read_cassette, write_cassette
 from power_loop.testing.normal_form import NormalForm

@@ -8,17 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from power_loop import (
-    DeltaKind,
-    Emit,
-    LLMDelta,
-    LLMRequest,
-    LLMResponse,
-    ModelInfo,
-    TextPart,
-    ToolCallPart,
-    Usage,
-)
+from power_loop import LLMDelta, LLMRequest, LLMResponse, TextPart, Usage
+from power_loop.llm import DeltaKind, Emit, ModelInfo
+from power_loop.messages import ToolCallPart
 
 #: What a step may be: text to say, a reply, an error to raise, or a function of the request that gives one of these.
 Step = str | LLMResponse | BaseException | Callable[[LLMRequest], Any]

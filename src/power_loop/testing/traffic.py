@@ -10,28 +10,20 @@ from typing import Any
 
 from power_loop import (
     AudioPart,
-    DeltaKind,
     FilePart,
     ImagePart,
     LLMDelta,
-    LLMError,
     LLMRequest,
     LLMResponse,
     Message,
-    ModelInfo,
-    OpaquePart,
-    Origin,
-    OutputSchema,
-    ReasoningPart,
-    RefusalPart,
-    Role,
     StopReason,
     TextPart,
-    ToolCallPart,
-    ToolResultPart,
     ToolSpec,
     Usage,
 )
+from power_loop.errors import LLMError
+from power_loop.llm import DeltaKind, ModelInfo, OutputSchema
+from power_loop.messages import OpaquePart, Origin, ReasoningPart, RefusalPart, Role, ToolCallPart, ToolResultPart
 
 _PARTS: dict[str, Any] = {
     "text": TextPart,

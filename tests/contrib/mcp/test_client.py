@@ -13,16 +13,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import (
-    Effect,
-    ImagePart,
-    MCPConnectionError,
-    MCPError,
-    StatefulAgentLoop,
-    ToolCallProgressed,
-    ToolRegistry,
-)
+from power_loop import Effect, ImagePart, StatefulAgentLoop, ToolRegistry
 from power_loop.contrib.mcp import HttpMCPClient, MCPClient, StdioMCPClient, register_mcp_tools
+from power_loop.errors import MCPConnectionError, MCPError
+from power_loop.events import ToolCallProgressed
 from power_loop.testing import ScriptedLLM, call, leak_check
 from tests.agent.parts import until, within_limit
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import MCPConnectionError, MCPError
 from power_loop.contrib.mcp import HttpMCPClient
+from power_loop.errors import MCPConnectionError, MCPError
 from tests.agent.parts import within_limit
 
 try:

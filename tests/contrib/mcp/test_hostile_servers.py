@@ -14,22 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import (
-    AudioPart,
-    ConfigError,
-    Effect,
-    MCPConnectionError,
-    MCPError,
-    TextPart,
-    ToolDefinition,
-    ToolDefinitionError,
-    ToolError,
-    ToolRegistry,
-)
+from power_loop import AudioPart, Effect, TextPart, ToolDefinition, ToolRegistry
 from power_loop.contrib.mcp import MCPResult, StdioMCPClient, register_mcp_tools
 from power_loop.contrib.mcp.content import tool_result
 from power_loop.contrib.mcp.json_lines import JsonLines
 from power_loop.contrib.mcp.names import portable_names
+from power_loop.errors import ConfigError, MCPConnectionError, MCPError, ToolDefinitionError, ToolError
 from power_loop.testing import leak_check
 from tests.agent.parts import within_limit
 from tests.runtime.host.trees import Mark

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from power_loop import Segment, SegmentKind
+from power_loop.context import Segment, SegmentKind
 from power_loop.contracts.explanation import TAIL_KINDS
 from power_loop.contracts.llm import Usage
 from power_loop.contracts.records import ModelCall, ModelCallRecord

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import Memory
 from power_loop.contracts.messages import clean_text
 from power_loop.core.context.memory import framed
 from power_loop.core.context.tokens import estimate_text
+from power_loop.memory import Memory
 
 TEXTS = st.text(max_size=60) | st.sampled_from(
     ["</memories>", '- "x"\n- y', "a\u2028b", "\ud800", "x" * 2_000, "词" * 500]

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import ImagePart, Message, TextPart, ToolCallPart, user_message
+from power_loop import ImagePart, Message, TextPart
 from power_loop.contracts.messages import ReasoningPart, RefusalPart, Role, tool_message
 from power_loop.contracts.records import ProjectedMessage
 from power_loop.core.context import texts
@@ -21,6 +21,7 @@ from power_loop.core.context.projection import (
 from power_loop.core.context.rules import check
 from power_loop.core.context.settings import Projection
 from power_loop.core.context.transcript import repair
+from power_loop.messages import ToolCallPart, user_message
 from tests.core.context.logs import wild_logs
 
 PNG = ImagePart("image/png", data="iVBORw0KGgoAAAA=")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from power_loop import InputError, SystemPrompt, ToolDefinition, ToolDefinitionError, tool
+from power_loop import SystemPrompt, ToolDefinition, tool
 from power_loop.core.context.prompt import MAX_PROMPT_CHARS, MAX_SECTIONS
+from power_loop.errors import InputError, ToolDefinitionError
 
 TEXTS = st.text(max_size=30)
 TITLES = st.text(st.characters(min_codepoint=32, max_codepoint=0x2000, exclude_categories=["Zl", "Zp", "Cc"])).filter(

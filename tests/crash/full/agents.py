@@ -19,42 +19,36 @@ from power_loop import (
     Answer,
     Approve,
     Budget,
-    Clock,
-    DeltaKind,
-    Emit,
     Give,
-    InputError,
-    LLMAuthError,
     LLMDelta,
     LLMRequest,
     LLMResponse,
-    LocalShellBackend,
     LoopConfig,
-    ModelInfo,
     ModelPrice,
     PriceTable,
     Projection,
     RuntimeEnv,
     SendStatus,
-    SessionRecord,
     SessionStore,
     StatefulAgentLoop,
     StatefulResult,
     ToolContext,
-    ToolTransaction,
-    Waiting,
-    WaitKind,
     agent_tools,
-    background_tools,
     open_store,
     tool,
 )
+from power_loop.errors import InputError, LLMAuthError
+from power_loop.llm import DeltaKind, Emit, ModelInfo
+from power_loop.records import SessionRecord, WaitKind
 from power_loop.runtime.llm.anthropic_wire import AnthropicWire
 from power_loop.runtime.llm.config import LLMProviderConfig
 from power_loop.runtime.llm.openai_wire import OpenAIWire
 from power_loop.runtime.store.sql import mysql, postgres
+from power_loop.sandbox import LocalShellBackend
 from power_loop.testing import Scenario, crash_point, crash_problem
 from power_loop.testing.matrix.scenarios import WAYS
+from power_loop.timers import Clock
+from power_loop.tools import ToolTransaction, Waiting, background_tools
 from tests.crash import stories
 from tests.model_server import check_anthropic_request, check_openai_request
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from power_loop import Clock, StatefulAgentLoop
+from power_loop import StatefulAgentLoop
 from power_loop.runtime.store import sessions, store
+from power_loop.timers import Clock
 from tests.crash.full.agents import make_loop
 from tests.crash.mutants import MUTANTS
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from power_loop import BubblewrapShellBackend, LocalShellBackend, ShellLimits, WrappedShellBackend
 from power_loop.runtime.host.environment import RuntimeEnv
 from power_loop.runtime.host.process import Program, run_blocking
 from power_loop.runtime.host.shells import KeptShells
+from power_loop.sandbox import BubblewrapShellBackend, LocalShellBackend, ShellLimits, WrappedShellBackend
 
 Make = Callable[..., KeptShells]
 

@@ -14,21 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import (
-    BubblewrapShellBackend,
-    CommandEnd,
-    ConfigError,
-    RuntimeEnv,
-    SandboxUnavailableError,
-    SendStatus,
-    ShellLimits,
-    StatefulAgentLoop,
-    WrappedShellBackend,
-    bash_tools,
-)
+from power_loop import RuntimeEnv, SendStatus, StatefulAgentLoop
+from power_loop.errors import ConfigError, SandboxUnavailableError
 from power_loop.runtime.host.seccomp import seccomp_filter
 from power_loop.runtime.host.shells import KeptShells
+from power_loop.sandbox import BubblewrapShellBackend, CommandEnd, ShellLimits, WrappedShellBackend
 from power_loop.testing import ScriptedLLM, call
+from power_loop.tools import bash_tools
 from tests.agent.parts import error_answers, within_limit
 from tests.runtime.host.shells import env_of, sandbox_is_missing, sandboxed
 from tests.runtime.host.trees import Mark

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from power_loop import ConfigError, EnvLimits, RuntimeEnv
+from power_loop import RuntimeEnv
+from power_loop.errors import ConfigError
+from power_loop.sandbox import EnvLimits
 
 
 def test_folders_are_kept_absolute_and_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from power_loop import EnvLimits, PathRefusedError, RuntimeEnv, ToolError
+from power_loop import RuntimeEnv
+from power_loop.errors import PathRefusedError, ToolError
 from power_loop.runtime.host.files import Change, Staging, read_file
 from power_loop.runtime.host.paths import Lookup, PathGuard
+from power_loop.sandbox import EnvLimits
 from power_loop.testing import leak_check
 
 LOOKUPS = list(Lookup)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import PipedProcess, ProcessError
+from power_loop.errors import ProcessError
+from power_loop.sandbox import PipedProcess
 from power_loop.testing import leak_check
 from tests.agent.parts import within_limit
 from tests.runtime.host.trees import ENV, Mark
@@ -99,7 +100,7 @@ async def test_one_that_has_ended_takes_nothing_more(mark: Mark) -> None:
 async def test_it_ends_with_a_process_that_is_killed(mark: Mark) -> None:
     program = f"""
 import asyncio, os, signal
-from power_loop import PipedProcess
+from power_loop.sandbox import PipedProcess
 
 async def main():
     process = await PipedProcess.start(["bash", "-c", "echo up; trap '' TERM HUP; {mark.sleep}"], env=os.environ)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from power_loop import ProcessError
+from power_loop.errors import ProcessError
 from power_loop.runtime.host import keeper
 from power_loop.runtime.host.process import (
     EndCause,

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from power_loop import CommandEnd, ConfigError, InputError, LocalShellBackend, ProcessError, ShellLimits, ShellResult
+from power_loop.errors import ConfigError, InputError, ProcessError
 from power_loop.runtime.host.shells import KeptShells
+from power_loop.sandbox import CommandEnd, LocalShellBackend, ShellLimits, ShellResult
 from power_loop.testing import leak_check
 from tests.agent.parts import until, within_limit
 from tests.runtime.host.shells import BACKENDS, SMALL, TIME_LIMITS_S, Make, local

@@ -18,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from power_loop import AgentEventBus, StatefulAgentLoop, ToolRegistry, Waiting, tool
+from power_loop import AgentEventBus, StatefulAgentLoop, ToolRegistry, tool
 from power_loop.contracts.budgets import Budget, NewBudget
 from power_loop.contracts.messages import ImagePart, Message, Origin, Role, TextPart, ToolCallPart
 from power_loop.contracts.records import Accepted, NewCall, NewChild, NewReply, NewSend, ProjectedMessage, SendEnd
@@ -42,6 +42,7 @@ from power_loop.testing.conformance.parts import (
     reply,
 )
 from power_loop.testing.scripted import call, calls
+from power_loop.tools import Waiting
 
 _WORDS = "a word – 言葉 \\ 'quoted' 🎈\nsecond line"
 _OWNER = "old-host:1:1:1:0000"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from power_loop import Amounts, Budget
+from power_loop import Budget
+from power_loop.budgets import Amounts
 from power_loop.runtime.store.open import open_store
 from power_loop.testing.conformance.budgets import ROOT, budgeted
 from tests.runtime.store.processes import run_together

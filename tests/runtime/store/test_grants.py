@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from power_loop import Amounts, BudgetKey, Granted, NewHold, Shortage
+from power_loop.budgets import Amounts, BudgetKey
 from power_loop.runtime.store.grants import Level, grant, held_amounts
+from power_loop.storage import Granted, NewHold, Shortage
 
 few = st.integers(0, 3000)
 amounts = st.builds(Amounts, few, st.integers(0, 3_000_000), st.integers(0, 20))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from power_loop import StatefulAgentLoop, ToolContext, ToolRegistry, Waiting, tool
+from power_loop import StatefulAgentLoop, ToolContext, ToolRegistry, tool
 from power_loop.contracts.errors import StoreNewerError, StoreSchemaError
 from power_loop.contracts.states import SchemaPolicy, SendStatus
 from power_loop.runtime.store.open import missing_ddl, open_store
@@ -19,6 +19,7 @@ from power_loop.runtime.store.sql.migrations import SCHEMA_VERSION, VERSIONS
 from power_loop.runtime.store.sql.tables import TABLES
 from power_loop.testing import ScriptedLLM
 from power_loop.testing.conformance.parts import COMPLETED, accepted, claim, new_send, reply
+from power_loop.tools import Waiting
 from tests.runtime.store.processes import last_words, run_together, start
 from tests.runtime.store.sites import KINDS, OLD_VERSIONS, Site, fresh_site, old_version, run_client
 

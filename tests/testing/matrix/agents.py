@@ -11,19 +11,18 @@ from typing import Any
 from power_loop import (
     AgentLifecycle,
     AgentSpec,
-    Clock,
     LLMRequest,
     LLMResponse,
     LoopConfig,
-    Role,
     StatefulAgentLoop,
     TextPart,
-    ToolCallPart,
     Usage,
     agent_tools,
     tool,
 )
+from power_loop.messages import Role, ToolCallPart
 from power_loop.testing import ScriptedLLM, crash_point, crash_problem
+from power_loop.timers import Clock
 
 
 @tool(effect="read")

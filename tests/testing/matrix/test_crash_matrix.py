@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 from power_loop.testing import Cell, CrashReport, Row, Scenario, crash_matrix
 from power_loop.testing.matrix.points import Point, places_of
 from tests.servers import find_server, shared_server

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
-from power_loop import MCPConnectionError, MCPError, __version__
+from power_loop import __version__
 from power_loop.contrib.mcp.json_rpc import Channel, Peer
 from power_loop.contrib.mcp.source import MCPResult, MCPTool, OnProgress
+from power_loop.errors import MCPConnectionError, MCPError
 
 #: The newest version of the protocol that begins with a handshake; what a server answers may be an older one.
 PROTOCOL_VERSION = "2025-11-25"

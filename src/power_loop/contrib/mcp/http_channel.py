@@ -9,9 +9,9 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from power_loop import ConfigError, MCPConnectionError, MCPError, MissingExtraError
 from power_loop.contrib.mcp.client import DEFAULT_TIMEOUT_S, MCPClient
 from power_loop.contrib.mcp.json_lines import DEFAULT_MAX_MESSAGE_BYTES, object_of
+from power_loop.errors import ConfigError, MCPConnectionError, MCPError, MissingExtraError
 
 _SESSION = "mcp-session-id"
 _VERSION = "mcp-protocol-version"

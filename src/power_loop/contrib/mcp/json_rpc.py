@@ -9,8 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from power_loop import MCPConnectionError, MCPError, PowerLoopError
+from power_loop import PowerLoopError
 from power_loop.contrib.mcp.source import OnProgress
+from power_loop.errors import MCPConnectionError, MCPError
 
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602

@@ -7,22 +7,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from power_loop import (
-    ConfigError,
-    Effect,
-    MCPConnectionError,
-    MCPError,
-    MCPToolChangedError,
-    ToolContext,
-    ToolDefinition,
-    ToolError,
-    ToolRegistry,
-    ToolResult,
-    choice_of,
-)
+from power_loop import Effect, ToolContext, ToolDefinition, ToolRegistry, ToolResult
 from power_loop.contrib.mcp.content import tool_result
 from power_loop.contrib.mcp.names import portable_names
 from power_loop.contrib.mcp.source import MCPResult, MCPTool, MCPToolSource
+from power_loop.errors import ConfigError, MCPConnectionError, MCPError, MCPToolChangedError, ToolError
+from power_loop.tools import choice_of
 
 #: It goes with every model call.
 MAX_DESCRIPTION_CHARS = 4_000

@@ -11,27 +11,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from power_loop import (
-    AgentFinished,
-    AgentStarted,
-    Approve,
-    Deny,
-    Give,
-    InputError,
-    MCPConnectionError,
-    MCPError,
-    PendingCall,
-    PowerLoopError,
-    StatefulAgentLoop,
-    StatefulResult,
-    ToolCallFinished,
-    ToolCallStarted,
-    __version__,
-)
+from power_loop import Approve, Deny, Give, PendingCall, PowerLoopError, StatefulAgentLoop, StatefulResult, __version__
 from power_loop.contrib.event_values import json_value
 from power_loop.contrib.mcp.client import PROTOCOL_VERSION
 from power_loop.contrib.mcp.json_lines import JsonLines
 from power_loop.contrib.mcp.json_rpc import INVALID_PARAMS, METHOD_NOT_FOUND, Caller, Params, Peer
+from power_loop.errors import InputError, MCPConnectionError, MCPError
+from power_loop.events import AgentFinished, AgentStarted, ToolCallFinished, ToolCallStarted
 
 _VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", PROTOCOL_VERSION)
 _MAX_PAGE = 100

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from power_loop import MCPError
+from power_loop.errors import MCPError
 
 #: Is told how far a call is: what is done, of how much (None: nobody knows), and a sentence or none.
 OnProgress = Callable[[float, float | None, str | None], None]

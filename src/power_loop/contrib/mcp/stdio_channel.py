@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from power_loop import ConfigError, MCPConnectionError, PipedProcess, ProcessError
 from power_loop.contrib.mcp.client import DEFAULT_TIMEOUT_S, MCPClient
 from power_loop.contrib.mcp.json_lines import DEFAULT_MAX_MESSAGE_BYTES, JsonLines
+from power_loop.errors import ConfigError, MCPConnectionError, ProcessError
+from power_loop.sandbox import PipedProcess
 
 #: What a server gets of this process's environment: nothing that could be a secret.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "TMPDIR", "USER", "LOGNAME", "SHELL")

@@ -7,27 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from power_loop import (
-    CALL_STEPS,
-    OPEN_CALLS,
-    Accepted,
-    CallState,
-    CallStep,
-    Claim,
-    Lease,
-    Message,
-    NewSend,
-    PowerLoopError,
-    SendEnd,
-    SendRecord,
-    SendStatus,
-    SessionState,
-    SessionStore,
-    TextPart,
-    Usage,
-    tool_message,
-    user_message,
-)
+from power_loop import Message, PowerLoopError, SendStatus, SessionState, SessionStore, TextPart, Usage
+from power_loop.messages import tool_message, user_message
+from power_loop.records import CallState, SendRecord
+from power_loop.storage import CALL_STEPS, OPEN_CALLS, Accepted, CallStep, Claim, Lease, NewSend, SendEnd
 from power_loop.testing.conformance.cases import Place, check
 from power_loop.testing.conformance.parts import HandClock, model_call, reply_with_calls
 

@@ -5,17 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from power_loop import (
-    BlackboardConflictError,
-    BlackboardEntry,
-    BlackboardFullError,
-    CallState,
-    CallStep,
-    EffectFailure,
-    InputError,
-    SessionNotFoundError,
-    SessionStore,
-)
+from power_loop import SessionStore
+from power_loop.errors import BlackboardConflictError, BlackboardFullError, InputError, SessionNotFoundError
+from power_loop.records import BlackboardEntry, CallState, EffectFailure
+from power_loop.storage import CallStep
 from power_loop.testing.conformance.cases import Place, check, raises
 from power_loop.testing.conformance.parts import HandClock, new_session, result_step, waiting_call
 

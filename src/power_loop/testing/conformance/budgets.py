@@ -6,21 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from power_loop import (
-    Accepted,
-    Amounts,
-    Budget,
-    BudgetKey,
-    Charge,
-    Granted,
-    LeaseLostError,
-    NewBudget,
-    NewHold,
-    SendEnd,
-    SendStatus,
-    SessionStore,
-    Shortage,
-)
+from power_loop import Budget, SendStatus, SessionStore
+from power_loop.budgets import Amounts, BudgetKey
+from power_loop.errors import LeaseLostError
+from power_loop.storage import Accepted, Charge, Granted, NewBudget, NewHold, SendEnd, Shortage
 from power_loop.testing.conformance.cases import Place, check, raises
 from power_loop.testing.conformance.parts import COMPLETED, HandClock, claim, new_send, new_session, reply
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from power_loop import Clock, SessionStore
+from power_loop import SessionStore
 from power_loop.testing.conformance.parts import HandClock
+from power_loop.timers import Clock
 
 E = TypeVar("E", bound=BaseException)
 

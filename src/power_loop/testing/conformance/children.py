@@ -5,20 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from power_loop import (
-    Accepted,
-    AgentLimitError,
-    AgentReport,
-    LeaseLostError,
-    NewChild,
-    SendEnd,
-    SendStatus,
-    SessionExistsError,
-    SessionNotFoundError,
-    SessionStore,
-    StalledSession,
-    user_message,
-)
+from power_loop import SendStatus, SessionStore
+from power_loop.errors import AgentLimitError, LeaseLostError, SessionExistsError, SessionNotFoundError
+from power_loop.messages import user_message
+from power_loop.records import StalledSession
+from power_loop.storage import Accepted, AgentReport, NewChild, SendEnd
 from power_loop.testing.conformance.cases import Place, check, raises
 from power_loop.testing.conformance.parts import (
     TEN_AND_THREE,

@@ -5,21 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from power_loop import (
-    ANY_SIGNALS,
-    Accepted,
-    CallState,
-    LeaseLostError,
-    ModelCall,
-    NewFold,
-    NewReply,
-    Segment,
-    SegmentKind,
-    SessionStore,
-    Signalled,
-    StoreCorruptError,
-    Usage,
-)
+from power_loop import SessionStore, Usage
+from power_loop.context import Segment, SegmentKind
+from power_loop.errors import LeaseLostError, StoreCorruptError
+from power_loop.records import CallState, NewFold
+from power_loop.storage import ANY_SIGNALS, Accepted, ModelCall, NewReply, Signalled
 from power_loop.testing.conformance.cases import check, raises
 from power_loop.testing.conformance.parts import (
     COMPLETED,

@@ -5,27 +5,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from power_loop import (
-    ANY_SIGNALS,
-    Accepted,
+from power_loop import NextInput, SendStatus, SessionStore
+from power_loop.errors import (
     InboxFullError,
-    InboxRecord,
-    Lease,
     LeaseLostError,
-    NewSend,
-    NextInput,
-    Queued,
     RequestConflictError,
-    SendEnd,
-    SendRecord,
-    SendStatus,
     SessionClosedError,
     SessionNotFoundError,
-    SessionStore,
-    Signalled,
     StoreCorruptError,
-    TakenInput,
 )
+from power_loop.records import InboxRecord, Queued, SendRecord, TakenInput
+from power_loop.storage import ANY_SIGNALS, Accepted, Lease, NewSend, SendEnd, Signalled
 from power_loop.testing.conformance.cases import Place, check, raises
 from power_loop.testing.conformance.parts import (
     COMPLETED,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from power_loop import Accepted, LeaseLostError, SessionBusyError, SessionStore
+from power_loop import SessionStore
+from power_loop.errors import LeaseLostError, SessionBusyError
+from power_loop.storage import Accepted
 from power_loop.testing.conformance.cases import Place, check, raises
 from power_loop.testing.conformance.parts import (
     COMPLETED,

@@ -7,33 +7,11 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from power_loop import (
-    CALL_STEPS,
-    OPEN_CALLS,
-    Accepted,
-    CallRecord,
-    CallState,
-    CallStep,
-    Effect,
-    EffectFailure,
-    ImagePart,
-    LeaseLostError,
-    Message,
-    NewCall,
-    NewReply,
-    OpaquePart,
-    Origin,
-    ReasoningPart,
-    Role,
-    SendEnd,
-    SendStatus,
-    SessionStore,
-    StoreCorruptError,
-    TextPart,
-    ToolCallPart,
-    WaitKind,
-    tool_message,
-)
+from power_loop import Effect, ImagePart, Message, SendStatus, SessionStore, TextPart
+from power_loop.errors import LeaseLostError, StoreCorruptError
+from power_loop.messages import OpaquePart, Origin, ReasoningPart, Role, ToolCallPart, tool_message
+from power_loop.records import CallRecord, CallState, EffectFailure, WaitKind
+from power_loop.storage import CALL_STEPS, OPEN_CALLS, Accepted, CallStep, NewCall, NewReply, SendEnd
 from power_loop.testing.conformance.cases import check, raises
 from power_loop.testing.conformance.parts import (
     COMPLETED,

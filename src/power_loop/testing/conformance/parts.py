@@ -6,28 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from power_loop import (
-    Accepted,
-    CallState,
-    CallStep,
-    Claim,
-    Effect,
-    Message,
-    ModelCall,
-    NewCall,
-    NewReply,
-    NewSend,
-    Origin,
-    Role,
-    SendEnd,
-    SendStatus,
-    SessionStore,
-    TextPart,
-    ToolCallPart,
-    Usage,
-    tool_message,
-    user_message,
-)
+from power_loop import Effect, Message, SendStatus, SessionStore, TextPart, Usage
+from power_loop.messages import Origin, Role, ToolCallPart, tool_message, user_message
+from power_loop.records import CallState
+from power_loop.storage import Accepted, CallStep, Claim, ModelCall, NewCall, NewReply, NewSend, SendEnd
 
 TTL_S = 30.0
 TEN_AND_THREE = Usage(10, 3)

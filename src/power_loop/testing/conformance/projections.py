@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from power_loop import (
-    InputError,
-    LeaseLostError,
-    Message,
-    NewReply,
-    ProjectedMessage,
-    Role,
-    SendEnd,
-    SendStatus,
-    SessionNotFoundError,
-    SessionStore,
-    StoreCorruptError,
-    TextPart,
-    ToolCallPart,
-)
+from power_loop import Message, SendStatus, SessionStore, TextPart
+from power_loop.errors import InputError, LeaseLostError, SessionNotFoundError, StoreCorruptError
+from power_loop.messages import Role, ToolCallPart
+from power_loop.records import ProjectedMessage
+from power_loop.storage import NewReply, SendEnd
 from power_loop.testing.conformance.cases import check, raises
 from power_loop.testing.conformance.folds import fold, long_send
 from power_loop.testing.conformance.parts import (

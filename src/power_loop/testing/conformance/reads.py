@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from power_loop import CallState, InputError, SendStatus, SessionStore, Usage
+from power_loop import SendStatus, SessionStore, Usage
+from power_loop.errors import InputError
+from power_loop.records import CallState
 from power_loop.testing.conformance.cases import check, raises
 from power_loop.testing.conformance.parts import (
     COMPLETED,

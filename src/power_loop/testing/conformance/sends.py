@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from power_loop import (
-    Accepted,
-    CallState,
-    ImagePart,
+from power_loop import ImagePart, SendStatus, SessionStore, TextPart, Usage
+from power_loop.errors import (
     InputError,
-    Lease,
     LeaseLostError,
-    NewSend,
     RequestConflictError,
-    SendEnd,
-    SendRecord,
-    SendStatus,
     SessionClosedError,
     SessionPendingError,
-    SessionStore,
     StoreCorruptError,
-    TextPart,
-    Usage,
-    user_message,
 )
+from power_loop.messages import user_message
+from power_loop.records import CallState, SendRecord
+from power_loop.storage import Accepted, Lease, NewSend, SendEnd
 from power_loop.testing.conformance.cases import check, raises
 from power_loop.testing.conformance.parts import (
     COMPLETED,

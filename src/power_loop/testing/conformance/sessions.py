@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from power_loop import (
-    InputError,
-    SessionBusyError,
-    SessionClosedError,
-    SessionExistsError,
-    SessionNotFoundError,
-    SessionState,
-    SessionStore,
-)
+from power_loop import SessionState, SessionStore
+from power_loop.errors import InputError, SessionBusyError, SessionClosedError, SessionExistsError, SessionNotFoundError
 from power_loop.testing.conformance.cases import Place, check, raises
 from power_loop.testing.conformance.parts import HandClock, accepted, claim, new_send, new_session, one_send
 

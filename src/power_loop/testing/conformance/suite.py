@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 from power_loop.testing.conformance.cases import Case, Check, Place
 
 #: The parts of the suite in order; each is a module with checks.

@@ -6,35 +6,23 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from power_loop import (
-    After,
-    At,
-    CallState,
-    CallStep,
-    EffectFailure,
-    Every,
+from power_loop import After, At, Every, Message, SessionStore, TextPart
+from power_loop.errors import (
     InboxFullError,
     InputError,
-    Message,
-    Missed,
-    NewTimer,
     RequestConflictError,
-    Role,
-    Schedule,
     ScheduleError,
     SessionClosedError,
     SessionNotFoundError,
-    SessionStore,
-    TextPart,
-    TimerClaim,
     TimerLimitError,
-    TimerMaker,
     TimerNotFoundError,
-    TimerState,
-    user_message,
 )
+from power_loop.messages import Role, user_message
+from power_loop.records import CallState, EffectFailure
+from power_loop.storage import CallStep, NewTimer, TimerClaim
 from power_loop.testing.conformance.cases import Place, check, raises
 from power_loop.testing.conformance.parts import HandClock, new_send, new_session, result_step, waiting_call
+from power_loop.timers import Missed, Schedule, TimerMaker, TimerState
 
 _TTL_S = 60.0
 _HOUR_MS = 3_600_000

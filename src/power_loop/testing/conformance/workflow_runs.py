@@ -5,25 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from power_loop import (
+from power_loop import SendStatus, SessionState, SessionStore
+from power_loop.errors import InputError, LeaseLostError, RunNotFoundError, SessionNotFoundError, StoreCorruptError
+from power_loop.messages import user_message
+from power_loop.storage import (
     Accepted,
     AgentReport,
-    InputError,
-    LeaseLostError,
     NewChild,
     NewRun,
     RunEnd,
-    RunNotFoundError,
     RunWrite,
     SendEnd,
-    SendStatus,
-    SessionNotFoundError,
-    SessionState,
-    SessionStore,
     Signalled,
-    StoreCorruptError,
     WorkflowStepRecord,
-    user_message,
 )
 from power_loop.testing.conformance.cases import Place, check, raises
 from power_loop.testing.conformance.parts import HandClock, accepted, answer, claim, new_session

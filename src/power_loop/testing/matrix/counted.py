@@ -8,16 +8,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from power_loop import (
-    ConfigError,
-    Effect,
-    Emit,
-    LLMRequest,
-    LLMResponse,
-    StatefulAgentLoop,
-    ToolContext,
-    ToolDefinition,
-)
+from power_loop import Effect, LLMRequest, LLMResponse, StatefulAgentLoop, ToolContext, ToolDefinition
+from power_loop.errors import ConfigError
+from power_loop.llm import Emit
 from power_loop.testing.matrix.outside import Ledger, digest_of, problems_of_transcript, tokens_of
 from power_loop.testing.matrix.points import Points
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from power_loop import Amounts, PowerLoopError, SessionNotFoundError, StatefulAgentLoop, StatefulResult
+from power_loop import PowerLoopError, StatefulAgentLoop, StatefulResult
+from power_loop.budgets import Amounts
+from power_loop.errors import SessionNotFoundError
 from power_loop.testing.matrix.outside import calls_of, digest_of, tokens_of
 
 #: What was seen of a session, as JSON.

@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 from power_loop.testing.matrix.histories import KINDS, Setting, suits
 from power_loop.testing.matrix.nursery import Nursery
 from power_loop.testing.matrix.places import ServerPlace, place_of

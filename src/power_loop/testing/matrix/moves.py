@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from power_loop import Accepted, EffectFailure, SessionBusyError
+from power_loop.errors import SessionBusyError
+from power_loop.records import EffectFailure
+from power_loop.storage import Accepted
 from power_loop.testing.matrix.points import Points
 
 #: The point at which a claim was refused because somebody else holds the session.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 
 # What does not end within so many seconds behind its owner is left behind.
 _ORPHANS_S = 10.0

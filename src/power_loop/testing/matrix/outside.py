@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from power_loop import Message, Role, ToolCallPart, Usage
+from power_loop import Message, Usage
+from power_loop.messages import Role, ToolCallPart
 
 _NAME = "outside"
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
-from power_loop import SystemClock
+from power_loop.timers import SystemClock
 
 _REAL_NOW_MS = SystemClock.now_ms
 

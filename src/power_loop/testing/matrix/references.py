@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 
 #: A function, or its name as `module:function`.
 Reference = str | Callable[..., Any]

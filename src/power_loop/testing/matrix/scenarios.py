@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 from power_loop.testing.matrix.references import Reference, reference_to
 
 #: How another process goes on with what a dead one left: each then carries the scenario out again, whose request ids

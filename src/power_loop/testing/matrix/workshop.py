@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from power_loop import ConfigError
+from power_loop.errors import ConfigError
 from power_loop.testing.matrix.histories import KINDS, History, Kind, NotReachedError, Setting, Stage
 from power_loop.testing.matrix.nursery import Nursery
 from power_loop.testing.matrix.places import ServerPlace, SqlitePlace
