@@ -97,8 +97,9 @@ class _StdioChannel:
     async def describe_end(self) -> str:
         """Say how the server ended, and what it wrote last."""
         try:
-            said = (await self._process.error_text()).strip()[-_SHOWN_CHARS:]
             status = await self._process.stop(grace_s=_GRACE_S)
+            # What it wrote last is there once it has ended.
+            said = (await self._process.error_text()).strip()[-_SHOWN_CHARS:]
         except ProcessError as error:
             await self.aclose()
             return f"the MCP server {self._name!r} did not start: {error.message}"
