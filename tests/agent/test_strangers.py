@@ -21,13 +21,13 @@ from .parts import Ears, Gate, Panic, Unprintable, answers, pass_time, said, wit
 
 
 @tool
-def act() -> str:
+async def act() -> str:
     """Act."""
     return "acted"
 
 
 @tool
-def fail() -> str:
+async def fail() -> str:
     """Fail."""
     raise ValueError("no luck")
 
