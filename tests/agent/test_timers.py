@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections import Counter
 from typing import Any
 
@@ -15,19 +16,31 @@ from power_loop.errors import (
     InputError,
     ScheduleError,
     SessionNotFoundError,
+    StoreNewerError,
     TimerLimitError,
     TimeZoneMissingError,
 )
-from power_loop.events import SendFinished, TimerFailed, TimerFired, TimerPostponed, TimerSkipped
+from power_loop.events import (
+    SendFinished,
+    TimerCancelled,
+    TimerFailed,
+    TimerFired,
+    TimerPostponed,
+    TimerScheduled,
+    TimerSkipped,
+    ToolCallFinished,
+)
 from power_loop.hooks import Postpone, Rewrite, TimerFireContext, Veto
 from power_loop.messages import Role
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 from power_loop.timers import Missed, TimerMaker, TimerState
-from power_loop.tools import WakeupPolicy, wakeup_tools
+from power_loop.tools import ToolTransaction, WakeupPolicy, tool, wakeup_tools
 from tests.agent.bank import SHARED
 
 from .conftest import MakeLoop
+from .elsewhere import living_owner
 from .parts import Ears, Gate, until, within_limit
+from .test_recovery import dead_owner
 
 DAY_S = 86_400
 _START_MS = 1_704_067_200_000  # the first of January 2024, UTC
@@ -479,3 +492,88 @@ async def answers(loop: StatefulAgentLoop, session_id: str) -> list[str]:
     found: list[Message] = [one.message for one in await loop.get_messages(session_id)]
     results = [one.tool_result for one in found]
     return [one.content[0].text for one in results if one is not None]  # type: ignore[union-attr]
+
+
+async def test_what_a_dead_process_of_this_machine_had_claimed_is_delivered_at_once(
+    make_loop: MakeLoop, clock: FrozenClock
+) -> None:
+    loop = make_loop(clock=clock)
+    sid = await loop.new_session()
+    await loop.schedule_timer(sid, "Wake.", At(_START_MS), name="dead's")
+    store = await loop.get_store()
+    [lost] = await store.claim_timers(dead_owner(), ttl_s=60, limit=1)
+    runner = idle(loop, drives=False)
+    [delivery] = await within_limit(runner.fire_due())
+    assert delivery.timer.delivered == 1
+    # Whoever it was that died, what it may still write counts no more.
+    assert await store.deliver_timer(lost, lost.timer.message, input_hash="") is None
+    # One whose owner lives is its to deliver, until its claim is over.
+    await loop.schedule_timer(sid, "Again.", At(_START_MS))
+    await store.claim_timers(living_owner(), ttl_s=60, limit=1)
+    assert await runner.fire_due() == ()
+    assert [one.message.text for one in await loop.get_inbox(sid) if one.message is not None] == ["Wake."]
+
+
+async def test_a_runner_ends_with_the_coded_error_where_a_newer_version_has_the_tables(
+    make_loop: MakeLoop, clock: FrozenClock, dsn: str
+) -> None:
+    loop = make_loop(clock=clock)
+    sid = await loop.new_session()
+    await loop.schedule_timer(sid, "Wake.", At(_START_MS))
+    with contextlib.closing(sqlite3.connect(dsn)) as database, database:
+        database.execute(
+            "INSERT INTO pl_schema_migrations SELECT MAX(version) + 1, 'later', 0 FROM pl_schema_migrations"
+        )
+    with pytest.raises(StoreNewerError):
+        await within_limit(idle(loop).run())
+    with pytest.raises(StoreNewerError):
+        await within_limit(TimerRunner(loop).run())
+    with pytest.raises(StoreNewerError):
+        await idle(loop).fire_due()
+    assert (await loop.list_timers(sid)).items[0].is_armed
+
+
+async def test_what_a_model_does_with_timers_is_announced_as_what_the_application_does(make_loop: MakeLoop) -> None:
+    loop = make_loop(
+        call("schedule_wakeup", {"note": "Look.", "in_minutes": 20}), "I will.", tool_registry=wakeup_tools()
+    )
+    ears = Ears(loop)
+    sid = await loop.new_session()
+    await loop.send("Remind me.", session_id=sid)
+    [timer] = (await loop.list_timers(sid)).items
+    assert [(one.timer_id, one.due_at_ms) for one in ears.of(TimerScheduled)] == [(timer.id, timer.due_at_ms)]
+    again = make_loop(call("cancel_wakeup", {"wakeup_id": timer.id}), "Gone.", tool_registry=wakeup_tools())
+    ears = Ears(again)
+    await again.send("No.", session_id=sid)
+    assert [one.timer_id for one in ears.of(TimerCancelled)] == [timer.id]
+    kinds = [type(one.payload) for one in ears.events]
+    assert kinds.index(TimerCancelled) < kinds.index(ToolCallFinished)
+
+
+async def test_nothing_is_announced_of_a_timer_whose_call_failed(make_loop: MakeLoop) -> None:
+    @tool(effect="transactional")
+    async def remind(tx: ToolTransaction) -> str:
+        """Remind."""
+        await tx.timers.schedule("Wake.", After(60))
+        raise ValueError("no")
+
+    loop = make_loop(call("remind", {}), "Hm.", tool_registry=[remind])
+    ears = Ears(loop)
+    sid = await loop.new_session()
+    await loop.send("Go.", session_id=sid)
+    assert (ears.of(TimerScheduled), (await loop.list_timers(sid)).items) == ([], ())
+
+
+async def test_a_model_cancels_what_it_scheduled_and_what_else_its_policy_allows(make_loop: MakeLoop) -> None:
+    loop = make_loop(tool_registry=wakeup_tools())
+    sid = await loop.new_session()
+    timer = await loop.schedule_timer(sid, "Send the bill.", After(60))
+    asked = call("cancel_wakeup", {"wakeup_id": timer.id})
+    bound = make_loop(asked, "Hm.", tool_registry=wakeup_tools())
+    await bound.send("Go.", session_id=sid)
+    [text] = await answers(bound, sid)
+    assert text.startswith(f"Nothing changed: timer {timer.id!r} was made by the application")
+    assert (await loop.list_timers(sid)).items == (timer,)
+    free = make_loop(asked, "Gone.", tool_registry=wakeup_tools(WakeupPolicy(cancels_all=True)))
+    await free.send("Go.", session_id=sid)
+    assert (await loop.list_timers(sid)).items == ()

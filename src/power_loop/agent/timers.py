@@ -16,6 +16,7 @@ from power_loop.contracts.errors import (
     PowerLoopError,
     SessionNotFoundError,
     StoreError,
+    StoreNewerError,
 )
 from power_loop.contracts.events import (
     EventPayload,
@@ -34,7 +35,7 @@ from power_loop.contracts.schedules import is_missed
 from power_loop.contracts.timers import TimerClaim, TimerDelivery, check_timer_id
 from power_loop.core.stray import counting_task
 from power_loop.core.turn.fingerprint import fingerprint
-from power_loop.runtime.host.identity import new_owner_id
+from power_loop.runtime.host.identity import is_owner_dead, new_owner_id
 
 _LOG = logging.getLogger("power_loop")
 
@@ -53,9 +54,10 @@ class TimerRunner:
     `max_deliveries` are on their way at the same time, and at most `max_turns` sessions that were woken are driven; a
     slow one keeps a place, and holds nobody up beyond that. It wakes when the next timer is due or when this process
     makes one, and looks every `poll_s` for those that others made. A claim lasts `claim_ttl_s`: so late another runner
-    delivers what one that died had taken. A hook has `hook_timeout_s`. Every `recover_every_s` it also drives what dead
-    processes left, as `loop.recover()` does (None: that is done elsewhere). With `drives=False` it delivers and drives
-    nothing: that is left to a fleet's `Worker`s. Raises `config.invalid`.
+    delivers what one that died had taken, and at its next look where that was a process of this machine. A hook has
+    `hook_timeout_s`. Every `recover_every_s` it also drives what dead processes left, as `loop.recover()` does (None:
+    that is done elsewhere). With `drives=False` it delivers and drives nothing: that is left to a fleet's `Worker`s.
+    Raises `config.invalid`.
     """
 
     def __init__(
@@ -99,13 +101,15 @@ class TimerRunner:
         self._driving: set[asyncio.Task[None]] = set()
         self._deliveries: set[asyncio.Task[TimerDelivery | None]] = set()
         self._stopped = asyncio.Event()
+        # When dead owners are looked for again.
+        self._not_before_s = 0.0
         self._running: asyncio.Task[None] | None = None
 
     # ---- as long as it runs ----
 
     async def run(self) -> None:
         """Fire timers until `stop()` is called or the loop is closed, then wait for what is on its way; one that is
-        cancelled leaves that to others."""
+        cancelled leaves that to others. Raises `store.schema_newer` where a newer version took the tables over."""
         store = await self._loop.get_store()
         heard, here = asyncio.Event(), asyncio.get_running_loop()
 
@@ -115,12 +119,14 @@ class TimerRunner:
 
         leave = store.watch_timers(ring)
         recovering = (
-            None if self._recover_every_s is None else asyncio.create_task(self._recover(self._recover_every_s))
+            None if self._recover_every_s is None else asyncio.create_task(self._recover(self._recover_every_s, heard))
         )
         try:
             while not self._stopped.is_set():
                 heard.clear()
                 await self._nap(await self._pass(heard), heard)
+                if recovering is not None and recovering.done():
+                    recovering.result()
         except LoopClosedError:
             pass
         except asyncio.CancelledError:
@@ -163,12 +169,15 @@ class TimerRunner:
         try:
             # Asked for anew, because a loop that was closed has none.
             store = await self._loop.get_store()
-            claims = await store.claim_timers(self._owner, ttl_s=self._claim_ttl_s, limit=room)
+            dead = await self._dead_owners(store)
+            claims = await store.claim_timers(self._owner, ttl_s=self._claim_ttl_s, limit=room, dead_owners=dead)
             for claim in claims:
                 self._start(store, claim).add_done_callback(lambda _: heard.set())
             if len(claims) == room:
                 return self._poll_s
             due_s = await store.next_timer_in_s()
+        except StoreNewerError:
+            raise
         except StoreError as error:
             _LOG.warning("a look for timers failed and is made again: %s", error)
             return self._poll_s
@@ -187,12 +196,26 @@ class TimerRunner:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _recover(self, every_s: float) -> None:
+    async def _dead_owners(self, store: SessionStore) -> list[str]:
+        """Return the owners of claims whose processes are known to be dead; now and then only."""
+        at_s = asyncio.get_running_loop().time()
+        if at_s < self._not_before_s:
+            return []
+        owners = await store.list_timer_owners(within_s=self._claim_ttl_s)
+        dead = await asyncio.to_thread(lambda: [owner for owner in owners if is_owner_dead(owner)])
+        self._not_before_s = at_s + self._poll_s / 2
+        return dead
+
+    async def _recover(self, every_s: float, heard: asyncio.Event) -> None:
         while not self._stopped.is_set():
             try:
                 await self._loop.recover()
             except LoopClosedError:
                 return
+            except StoreNewerError:
+                # The runner hears of it, and ends.
+                heard.set()
+                raise
             except StoreError as error:
                 _LOG.warning("a pass of recovery failed and is made again: %s", error)
             await self._nap(every_s, asyncio.Event())
@@ -208,12 +231,14 @@ class TimerRunner:
             for timer_id in timer_ids:
                 check_timer_id(timer_id)
         store = await self._loop.get_store()
+        self._not_before_s = 0.0
+        dead = await self._dead_owners(store)
         delivered: list[TimerDelivery] = []
         left = None if timer_ids is None else list(timer_ids)
         while left is None or left:
             only = None if left is None else left[: self._max_deliveries]
             claims = await store.claim_timers(
-                self._owner, ttl_s=self._claim_ttl_s, limit=self._max_deliveries, timer_ids=only
+                self._owner, ttl_s=self._claim_ttl_s, limit=self._max_deliveries, timer_ids=only, dead_owners=dead
             )
             done = await asyncio.gather(*[self._start(store, claim) for claim in claims])
             delivered += [one for one in done if one is not None]

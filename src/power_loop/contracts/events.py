@@ -557,7 +557,7 @@ class InputRefused(EventPayload):
 
 @frozen
 class TimerScheduled(EventPayload):
-    """The application made a timer, which is due at `due_at_ms`."""
+    """The application, or the model, made a timer, which is due at `due_at_ms`."""
 
     type = "timer.scheduled"
 
@@ -567,7 +567,7 @@ class TimerScheduled(EventPayload):
 
 @frozen
 class TimerCancelled(EventPayload):
-    """The application ended a timer."""
+    """The application, or the model, ended a timer."""
 
     type = "timer.cancelled"
 

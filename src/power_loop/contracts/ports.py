@@ -466,10 +466,21 @@ class SessionStore(Protocol):
         ...
 
     async def claim_timers(
-        self, owner: str, *, ttl_s: float, limit: int, timer_ids: Sequence[str] | None = None
+        self,
+        owner: str,
+        *,
+        ttl_s: float,
+        limit: int,
+        timer_ids: Sequence[str] | None = None,
+        dead_owners: Sequence[str] = (),
     ) -> tuple[TimerClaim, ...]:
-        """Give due timers to `owner`, the longest overdue first, at most `limit`, or those of `timer_ids` that are due.
-        A claim that nothing came of within `ttl_s` is given to the next who asks."""
+        """Give due timers to `owner`, the longest overdue first, at most `limit`, or those of `timer_ids` that are
+        due. A claim that nothing came of within `ttl_s` is given to the next who asks; what one of `dead_owners` has
+        claimed is due at once. Raises `store.schema_newer`."""
+        ...
+
+    async def list_timer_owners(self, *, within_s: float) -> tuple[str, ...]:
+        """Return who holds claims of timers that are over within so many seconds."""
         ...
 
     async def deliver_timer(self, claim: TimerClaim, message: Message, *, input_hash: str) -> TimerDelivery | None:

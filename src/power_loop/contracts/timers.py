@@ -128,8 +128,9 @@ class TimerTransaction(Protocol):
         `timer.limit`, `input.invalid`."""
         ...
 
-    async def cancel(self, timer_id: str) -> bool:
-        """End a timer of the session; False if it had ended. Raises `timer.not_found`."""
+    async def cancel(self, timer_id: str, *, made_by: TimerMaker | None = None) -> bool:
+        """End a timer of the session, of this maker if one is given; False if it had ended. Raises `timer.not_found`,
+        `input.invalid` for one that another made."""
         ...
 
 

@@ -11,7 +11,7 @@ from power_loop.contracts.errors import ConfigError, InputError, PowerLoopError,
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.numbers import is_number, is_whole
 from power_loop.contracts.schedules import After, At, Cron, Every, Schedule, runs_of, zone_of
-from power_loop.contracts.timers import TimerRecord
+from power_loop.contracts.timers import TimerMaker, TimerRecord
 from power_loop.contracts.tools import ToolContext, ToolDefinition, ToolResult, ToolTransaction
 from power_loop.tools.decorator import tool
 
@@ -27,10 +27,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 @frozen
 class WakeupPolicy:
     """Is what a model may schedule: `max_wakeups` timers of a session armed at the same time, those of the application
-    included (default 20), and none that comes more often than every `min_every_s` seconds (default 60)."""
+    included (default 20), and none that comes more often than every `min_every_s` seconds (default 60). It may cancel
+    what it scheduled, and with `cancels_all` what the application did as well (default False)."""
 
     max_wakeups: int = 20
     min_every_s: float = 60.0
+    cancels_all: bool = False
 
     def __post_init__(self) -> None:
         if not is_whole(self.max_wakeups, least=1):
@@ -104,14 +106,15 @@ def wakeup_tools(policy: WakeupPolicy | None = None) -> tuple[ToolDefinition, ..
 
     @tool(effect="transactional")
     async def cancel_wakeup(tx: ToolTransaction, wakeup_id: str) -> ToolResult:
-        """Cancel a wake-up.
+        """Cancel a wake-up that you scheduled.
 
         Args:
             wakeup_id: Its id, as schedule_wakeup or list_wakeups told, such as tmr_7k2m.
         """
 
         async def cancel() -> str:
-            was_armed = await tx.timers.cancel(wakeup_id)
+            made_by = None if chosen.cancels_all else TimerMaker.MODEL
+            was_armed = await tx.timers.cancel(wakeup_id, made_by=made_by)
             return f"Cancelled {wakeup_id}." if was_armed else f"{wakeup_id} had come or was cancelled before."
 
         return await _told(cancel)

@@ -30,6 +30,7 @@ from power_loop.contracts.states import LASTING_EFFECTS, CallState
 from power_loop.contracts.tools import InTransaction, ToolBody, ToolResult, Waiting
 from power_loop.core.context import texts
 from power_loop.core.turn.asking import ask, ask_for_all
+from power_loop.core.turn.noted_timers import NotedTimers
 from power_loop.core.turn.points import pass_point
 from power_loop.core.turn.scope import TurnStopped
 from power_loop.core.turn.settled import Ready, Settled, park, refuse, settle
@@ -280,12 +281,14 @@ class _Batch:
             return self._ended(one, CallState.FAILED if output.is_error else CallState.SUCCEEDED, output).step
 
         state = turn.tool_state.changed(turn.window.tool_state)
+        timers = NotedTimers()
+        noted = timers.noting(body)
 
         def move(lease: Lease) -> Awaitable[CallStep | EffectFailure]:
             return self._kit.store.run_effect(
                 lease,
                 one.call.name,
-                body,
+                noted,
                 end=end,
                 at_seq=turn.window.next_seq,
                 send_index=turn.send_index,
@@ -306,6 +309,8 @@ class _Batch:
             text = error.message if isinstance(error, ToolError) else texts.crashed(one.call.name, error)
             return Outcome(CallState.FAILED, error_output(text), error=error)
         duration_s = self._kit.clock.monotonic_s() - one.began_s
+        for event in timers.events:
+            turn.announce(event)
         await self._note([Settled(one.call, done, duration_s=duration_s)], state)
         result = None if done.message is None else done.message.tool_result
         if result is not None:

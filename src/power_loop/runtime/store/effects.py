@@ -26,7 +26,7 @@ from power_loop.contracts.errors import (
 from power_loop.contracts.errors import TransactionError as MisuseError
 from power_loop.contracts.records import CallStep
 from power_loop.contracts.schedules import Schedule
-from power_loop.contracts.timers import MAX_TIMERS, TimerRecord, TimerTransaction
+from power_loop.contracts.timers import MAX_TIMERS, TimerMaker, TimerRecord, TimerTransaction
 from power_loop.contracts.tools import ToolBody
 from power_loop.runtime.store.sql.database import Params, RefusedCommitError, Row, T, Transaction
 from power_loop.runtime.store.sql.dialect import Dialect
@@ -224,10 +224,10 @@ class _OwnTimers:
         self._own.check_free("timers.schedule")
         return await self._own.during(self._timers.schedule(text, schedule, name=name, max_timers=max_timers))
 
-    async def cancel(self, timer_id: str) -> bool:
-        """End a timer of the session; False if it had ended."""
+    async def cancel(self, timer_id: str, *, made_by: TimerMaker | None = None) -> bool:
+        """End a timer of the session, of this maker if one is given; False if it had ended."""
         self._own.check_free("timers.cancel")
-        return await self._own.during(self._timers.cancel(timer_id))
+        return await self._own.during(self._timers.cancel(timer_id, made_by=made_by))
 
 
 def _checked(params: Params) -> Params:

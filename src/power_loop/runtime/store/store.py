@@ -804,12 +804,24 @@ class SqlSessionStore(Operations):
         return await self._timers.page(session_id, with_ended=include_ended, cursor=cursor, limit=limit)
 
     async def claim_timers(
-        self, owner: str, *, ttl_s: float, limit: int, timer_ids: Sequence[str] | None = None
+        self,
+        owner: str,
+        *,
+        ttl_s: float,
+        limit: int,
+        timer_ids: Sequence[str] | None = None,
+        dead_owners: Sequence[str] = (),
     ) -> tuple[TimerClaim, ...]:
         """Give due timers to `owner`, the longest overdue first, at most `limit` and at most 200, or those of
-        `timer_ids` that are due. A claim that nothing came of within `ttl_s` is given to the next who asks."""
+        `timer_ids` that are due. A claim that nothing came of within `ttl_s` is given to the next who asks; what one of
+        `dead_owners` has claimed is due at once. Raises `store.schema_newer`."""
         check_whole("limit", limit, least=1)
-        return await self._timers.claim(owner, ttl_ms=round(ttl_s * 1000), limit=limit, only=timer_ids)
+        ttl_ms = round(ttl_s * 1000)
+        return await self._timers.claim(owner, ttl_ms=ttl_ms, limit=limit, only=timer_ids, dead_owners=dead_owners)
+
+    async def list_timer_owners(self, *, within_s: float) -> tuple[str, ...]:
+        """Return who holds claims of timers that are over within so many seconds."""
+        return await self._timers.owners(within_ms=round(within_s * 1000))
 
     async def deliver_timer(self, claim: TimerClaim, message: Message, *, input_hash: str) -> TimerDelivery | None:
         """Put a firing's input into its session's inbox under the request id `{timer id}:{number}` and move the timer

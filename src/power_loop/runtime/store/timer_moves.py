@@ -92,17 +92,25 @@ class TimerMoves:
 
         return await self._database.read(body)
 
-    async def claim(self, owner: str, *, ttl_ms: int, limit: int, only: Sequence[str] | None) -> tuple[TimerClaim, ...]:
-        """Give out due timers to an owner, who has so long to deliver each."""
+    async def claim(
+        self, owner: str, *, ttl_ms: int, limit: int, only: Sequence[str] | None, dead_owners: Sequence[str]
+    ) -> tuple[TimerClaim, ...]:
+        """Give out due timers to an owner, who has so long to deliver each, with what dead owners have claimed."""
         at_ms, op = self._clock.now_ms(), new_op()
 
         async def body(tx: Transaction) -> list[TimerClaim]:
+            await self._rows.free(tx, dead_owners, at_ms=at_ms, op=op)
             return await self._rows.claim(
                 tx, owner, at_ms=at_ms, until_ms=at_ms + ttl_ms, limit=min(limit, MAX_CLAIMS), only=only, op=op
             )
 
         # Run twice, the second one finds the rows of the first claimed, and they come again when that is over.
         return tuple(await self._database.write("claim_timers", body))
+
+    async def owners(self, *, within_ms: int) -> tuple[str, ...]:
+        """Return who holds claims that are over within so long."""
+        at_ms = self._clock.now_ms()
+        return await self._database.read(lambda tx: self._rows.owners(tx, at_ms=at_ms, until_ms=at_ms + within_ms))
 
     async def next_in_ms(self) -> int | None:
         """Return in how many milliseconds a timer has to be looked at first; None if none is armed."""

@@ -48,7 +48,8 @@ from power_loop.runtime.store.messages import message_row
 from power_loop.runtime.store.sessions import Sessions, not_found
 from power_loop.runtime.store.sql.database import Row, Transaction
 from power_loop.runtime.store.sql.dialect import Renderer
-from power_loop.runtime.store.sql.migrations import IS_KNOWN
+from power_loop.runtime.store.sql.migrations import IS_KNOWN, refuse_newer
+from power_loop.runtime.store.sql.tables import SCHEMA_MIGRATIONS
 
 _COLUMNS = (
     "id, session_id, state, name, made_by, schedule, body, input_hash, number, planned_at_ms, due_at_ms, owner, epoch,"
@@ -106,6 +107,16 @@ class TimerRows:
         self._claim = render(
             f"UPDATE {{timers}} SET owner = ?, epoch = epoch + 1, wake_at_ms = ?, op = ? WHERE id = ? AND {IS_KNOWN}"
         )
+        # By the index of the times: a claim's is when it is over.
+        self._owners = render(
+            "SELECT DISTINCT owner FROM {timers} WHERE wake_at_ms > ? AND wake_at_ms <= ? AND owner IS NOT NULL"
+        )
+        self._free = render(
+            "UPDATE {timers} SET owner = NULL, wake_at_ms = ?, op = ? WHERE owner = ? AND wake_at_ms > ?"
+            f" AND {IS_KNOWN}"
+        )
+        self._version = render(f"SELECT MAX(version) FROM {{{SCHEMA_MIGRATIONS.name}}}")
+        self._prefix = render.prefix
         self._next = render("SELECT MIN(wake_at_ms) FROM {timers} WHERE wake_at_ms IS NOT NULL")
         ours = "WHERE id = ? AND owner = ? AND epoch = ? AND wake_at_ms IS NOT NULL"
         self._move_on = render(
@@ -208,27 +219,54 @@ class TimerRows:
         rows = await tx.query(self._select, (timer_id,))
         return _record_of(rows[0]) if rows else None
 
-    async def cancel(self, tx: Transaction, session_id: str | None, timer_id: str, *, at_ms: int, op: str) -> bool:
-        """End a timer, of this session if one is given; False if it had ended. Raises `timer.not_found`."""
+    async def cancel(
+        self,
+        tx: Transaction,
+        session_id: str | None,
+        timer_id: str,
+        *,
+        at_ms: int,
+        op: str,
+        made_by: TimerMaker | None = None,
+    ) -> bool:
+        """End a timer, of this session and of this maker if they are given; False if it had ended. Raises
+        `timer.not_found`, `input.invalid` for one that another made."""
         timer = await self.get(tx, timer_id)
         if timer is None or session_id not in (None, timer.session_id):
             raise timer_not_found(timer_id, session_id)
+        if made_by not in (None, timer.made_by):
+            raise InputError(
+                f"timer {timer_id!r} was made by the {timer.made_by.value}, and can be cancelled there: of this session"
+                f" only what the {made_by.value} made may be cancelled here"
+            )
         return bool(await tx.execute(self._end, (TimerState.CANCELLED.value, at_ms, op, timer_id)))
 
     async def end_all(self, tx: Transaction, session_id: str, *, at_ms: int, op: str) -> int:
         """End the timers of a session that is closed; return how many."""
         return await tx.execute(self._end_all, (TimerState.SESSION_CLOSED.value, at_ms, op, session_id))
 
+    async def owners(self, tx: Transaction, *, at_ms: int, until_ms: int) -> tuple[str, ...]:
+        """Return who holds claims that are over by then."""
+        return tuple([owner for (owner,) in await tx.query(self._owners, (at_ms, until_ms))])
+
+    async def free(self, tx: Transaction, owners: Sequence[str], *, at_ms: int, op: str) -> None:
+        """Let what these owners have claimed be due again."""
+        for owner in owners:
+            await tx.execute(self._free, (at_ms, op, owner, at_ms))
+
     async def claim(
         self, tx: Transaction, owner: str, *, at_ms: int, until_ms: int, limit: int, only: Sequence[str] | None, op: str
     ) -> list[TimerClaim]:
-        """Give out due timers, the longest overdue first."""
+        """Give out due timers, the longest overdue first. Raises `store.schema_newer`."""
         if only is None:
             rows = await tx.query(self._due, (at_ms, limit))
         else:
             rows = [row for one in only[:limit] for row in await tx.query(self._is_due, (at_ms, one))]
         # They are locked, so that what is written is what was read; none is where a newer version has the tables.
-        if not rows or not await tx.execute_many(self._claim, [(owner, until_ms, op, row[0]) for row in rows]):
+        if not rows:
+            return []
+        if not await tx.execute_many(self._claim, [(owner, until_ms, op, row[0]) for row in rows]):
+            refuse_newer((await tx.query(self._version))[0][0], self._prefix)
             return []
         claims = []
         for row in rows:
@@ -328,10 +366,13 @@ class TimerWork:
         self.has_scheduled = True
         return made
 
-    async def cancel(self, timer_id: str) -> bool:
-        """End a timer of the session; False if it had ended. Raises `input.invalid`, `timer.not_found`."""
+    async def cancel(self, timer_id: str, *, made_by: TimerMaker | None = None) -> bool:
+        """End a timer of the session, of this maker if one is given; False if it had ended. Raises `input.invalid`,
+        `timer.not_found`."""
         check_timer_id(timer_id)
-        return await self._rows.cancel(self._tx, self._session_id, timer_id, at_ms=self._at_ms, op=self._op)
+        return await self._rows.cancel(
+            self._tx, self._session_id, timer_id, at_ms=self._at_ms, op=self._op, made_by=made_by
+        )
 
 
 # ---- parts ----

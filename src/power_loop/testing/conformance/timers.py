@@ -279,6 +279,23 @@ async def timers_come_in_pages_of_one_session_or_of_all(store: SessionStore) -> 
 
 
 @check()
+async def what_a_dead_owner_claimed_is_due_at_once(store: SessionStore, clock: HandClock) -> None:
+    await new_session(store)
+    for number in (1, 2):
+        await store.schedule_timer(new_timer(number))
+    clock.ms += 60_000
+    [lost] = (await claimed(store, "dead", limit=1)).values()
+    await claimed(store, "alive", limit=1)
+    assert set(await store.list_timer_owners(within_s=_TTL_S)) == {"dead", "alive"}
+    assert await store.list_timer_owners(within_s=_TTL_S - 1) == ()
+    [taken] = await store.claim_timers("bob", ttl_s=_TTL_S, limit=10, dead_owners=["dead", "nobody"])
+    assert (taken.timer.id, taken.timer.epoch) == (lost.timer.id, lost.timer.epoch + 1)
+    assert not await delivered(store, lost)
+    assert await delivered(store, taken)
+    assert set(await store.list_timer_owners(within_s=_TTL_S)) == {"alive"}
+
+
+@check()
 async def those_who_claim_at_the_same_time_share_what_is_due(place: Place, clock: HandClock) -> None:
     stores = [await place.open(clock) for _ in range(4)]
     try:
