@@ -85,6 +85,18 @@ test-floors: ## what talks to SDKs and drivers, on the oldest ones that we suppo
 test-all: PYTEST_ARGS += --all-databases
 test-all: databases ripgrep test test-floors test-versions ## all that CI runs: every database, both ends of Pythons and packages
 
+# --- the documentation ----------------------------------------------------------------------------------------------
+
+docs: $(STAMP) ## build the documentation as a site, into site/; a broken link or anchor ends it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'site/index.html'
+
+docs-serve: $(STAMP) ## show the site at http://127.0.0.1:8000 while it is written
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+docs-print: $(STAMP) ## print the parts of the docs that come from the code
+	@$(BIN)/python scripts/print_architecture.py
+
 # --- on real models, and how fast -----------------------------------------------------------------------------------
 
 demo: $(STAMP) ## a real small model on this machine, a kill -9 in the middle of a tool call, and what survives
@@ -105,12 +117,9 @@ crash: $(STAMP) ## the whole crash matrix, which goes on where it was ended; ONE
 format: $(STAMP) ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet $(wildcard $(CODE)); $(BIN)/ruff format $(wildcard $(CODE))
 
-docs-print: $(STAMP) ## print the parts of the docs that come from the code
-	@$(BIN)/python scripts/print_architecture.py
-
 clean: ## remove the environments and every cache
-	@rm -rf .databases .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .crash build dist
+	@rm -rf .databases .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .crash build dist site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help env test check format-check lint types walls docs-check pytest databases sandbox ripgrep test-versions test-floors test-all \
-  demo real bench crash format docs-print clean
+  demo real bench crash format docs docs-serve docs-print clean
