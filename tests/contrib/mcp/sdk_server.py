@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from typing import Any
 
 import anyio
 
@@ -71,6 +72,16 @@ async def slow(ctx: Context) -> str:
 
 
 @server.tool()
+async def leave_early(ctx: Context) -> str:
+    """End the stream of the answer twice before the answer is there."""
+    note("SLOW_LOG", "ran,")
+    for way in (0.25, 0.75):
+        await ctx.close_sse_stream()
+        await ctx.report_progress(way, 1)
+    return "it came all the same"
+
+
+@server.tool()
 def die() -> str:
     """Leave a mark and die."""
     note("DEATHS", "x")
@@ -101,6 +112,27 @@ def greet(name: str) -> str:
     return f"Say hello to {name}."
 
 
+class Events:
+    """Keeps what was sent, so that a stream can be taken up after any event; what `EventStore` of the SDK asks for."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any]] = []
+
+    async def store_event(self, stream_id: str, message: Any) -> str:
+        self.sent.append((stream_id, message))
+        return str(len(self.sent))
+
+    async def replay_events_after(self, last_event_id: str, send_callback: Any) -> str | None:
+        from mcp.server.streamable_http import EventMessage
+
+        last = int(last_event_id)
+        stream_id = self.sent[last - 1][0]
+        for number, (stream, message) in enumerate(self.sent[last:], last + 1):
+            if stream == stream_id and message is not None:
+                await send_callback(EventMessage(message, str(number)))
+        return stream_id
+
+
 def serve_http() -> None:
     """Serve by HTTP, and tell the port."""
     import uvicorn
@@ -108,7 +140,12 @@ def serve_http() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     sys.stdout.write(f"{listening.getsockname()[1]}\n")
     sys.stdout.flush()
-    config = uvicorn.Config(server.streamable_http_app(), log_level="error")
+    options: Any = {"event_store": Events(), "retry_interval": 10}
+    try:
+        app = server.streamable_http_app(**options)
+    except TypeError:  # the older major of the SDK takes them elsewhere
+        app = server.streamable_http_app()
+    config = uvicorn.Config(app, log_level="error")
     uvicorn.Server(config).run(sockets=[listening])
 
 

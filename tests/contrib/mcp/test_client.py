@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import subprocess
@@ -170,6 +171,21 @@ async def test_a_server_that_forgot_the_session_is_asked_again_and_others_are_na
         await HttpMCPClient(url.replace("/mcp", "/nothing"), timeout_s=START_S).connect()
     with pytest.raises(MCPConnectionError, match="cannot be reached"):
         await HttpMCPClient("http://127.0.0.1:9/mcp").connect()
+
+
+async def test_an_answer_whose_stream_ends_early_is_taken_up_and_the_call_runs_once(
+    http_server: tuple[str, Path],
+) -> None:
+    if not hasattr(
+        importlib.import_module("mcp.server.streamable_http").StreamableHTTPServerTransport, "close_sse_stream"
+    ):
+        pytest.skip("this SDK ends no streams early")
+    url, folder = http_server
+    heard: list[float | None] = []
+    async with HttpMCPClient(url, timeout_s=START_S) as source:
+        result = await source.call_tool("leave_early", {}, on_progress=lambda done, total, text: heard.append(done))
+    assert (result.content[0]["text"], heard) == ("it came all the same", [0.25, 0.75])
+    assert (folder / "slow").read_text("utf-8").count("ran,") == 1
 
 
 async def test_a_session_of_the_official_sdk_is_a_source_too(tmp_path: Path) -> None:

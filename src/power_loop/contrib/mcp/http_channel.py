@@ -14,6 +14,7 @@ from power_loop.contrib.mcp.json_lines import DEFAULT_MAX_MESSAGE_BYTES, object_
 from power_loop.errors import ConfigError, MCPConnectionError, MCPError, MissingExtraError
 
 _SESSION = "mcp-session-id"
+_LAST_EVENT = "last-event-id"
 _VERSION = "mcp-protocol-version"
 _ACCEPTED = "application/json, text/event-stream"
 _EVENTS = "text/event-stream"
@@ -24,6 +25,11 @@ _FAREWELL_S = 2.0
 # The libraries that the SDK of MCP brings, the newer one first; both have what is used here.
 _LIBRARIES = ("httpx2", "httpx")
 _SHOWN_CHARS = 500
+# How long to wait before a stream is taken up again, where the server says nothing or too much.
+_RETRY_S, _MAX_RETRY_S = 1.0, 30.0
+# So often in a row a stream is taken up without that anything new came.
+_MAX_EMPTY_RESUMES = 5
+_MAX_EVENT_ID_CHARS = 1_000
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
 
@@ -69,6 +75,33 @@ class HttpMCPClient(MCPClient):
         return f"HttpMCPClient({self._url!r})"
 
 
+class _Cursor:
+    """Is how far a stream of events was read: the id of its last event, and how long to wait before going on."""
+
+    __slots__ = ("_coming_id", "last_id", "retry_s")
+
+    def __init__(self) -> None:
+        self.last_id = ""
+        self.retry_s = _RETRY_S
+        self._coming_id = ""
+
+    def note(self, field: bytes, value: bytes) -> None:
+        """Take a field of an event that is no data."""
+        if (
+            field == b"id"
+            and len(value) <= _MAX_EVENT_ID_CHARS
+            and value.isascii()
+            and value.decode("ascii").isprintable()
+        ):
+            self._coming_id = value.decode("ascii")
+        elif field == b"retry" and value.isdigit() and len(value) < 10:
+            self.retry_s = min(int(value) / 1000, _MAX_RETRY_S)
+
+    def end_event(self) -> None:
+        """An event is whole: one that broke off is sent again."""
+        self.last_id = self._coming_id
+
+
 class _HttpChannel:
     """Is a channel of requests; what is answered to each is received in the order in which it comes."""
 
@@ -80,7 +113,9 @@ class _HttpChannel:
         self._owns_client = client is None
         if client is None:
             timeout = library.Timeout(None, connect=_CONNECT_S, write=_WRITE_S, pool=_CONNECT_S)
-            client = library.AsyncClient(timeout=timeout, follow_redirects=False)
+            # Each call that runs has a connection of its own for as long as it runs.
+            limits = library.Limits(max_connections=None)
+            client = library.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
         self._client = client
         self._received: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._listening: asyncio.Task[None] | None = None
@@ -97,6 +132,9 @@ class _HttpChannel:
         lib = self._library
         headers = {**self._headers, "accept": _ACCEPTED, "content-type": "application/json"}
         body = json.dumps(message).encode("ascii")
+        number = message.get("id") if "method" in message else None
+        cursor = _Cursor()
+        why = "its answer ended before the result came"
         try:
             async with self._client.stream(
                 "POST", self._url, content=body, headers=headers, follow_redirects=False
@@ -105,13 +143,13 @@ class _HttpChannel:
                     await self._refuse(answer, has_session=_SESSION in headers)
                 if message.get("method") == "initialize" and _SESSION in answer.headers:
                     self._headers[_SESSION] = answer.headers[_SESSION]
-                is_answered = await self._take(answer, message.get("id"))
+                is_answered = await self._take(answer, message.get("id"), cursor)
         except (lib.ConnectError, lib.ConnectTimeout, lib.PoolTimeout, lib.UnsupportedProtocol) as error:
             raise MCPConnectionError(f"the MCP server at {self._url!r} cannot be reached: {error!r:.300}") from error
         except lib.HTTPError as error:
-            raise self._lost(repr(error)) from error
-        if "method" in message and "id" in message and not is_answered:
-            raise self._lost("its answer ended before the result came")
+            is_answered, why = False, repr(error)
+        if number is not None and not is_answered:
+            await self._take_up(number, cursor, why)
 
     async def receive(self) -> dict[str, Any] | None:
         """Return the next message."""
@@ -134,24 +172,67 @@ class _HttpChannel:
             await self._client.aclose()
         self._received.put_nowait(None)
 
-    async def _listen(self) -> None:
-        """Take in what the server says by itself, where it offers that."""
-        headers = {**self._headers, "accept": _EVENTS}
-        with contextlib.suppress(self._library.HTTPError, MCPError):
-            async with self._client.stream("GET", self._url, headers=headers, follow_redirects=False) as answer:
-                if answer.status_code == 200 and _is_events(answer):
-                    await self._take(answer, None)
+    async def _take_up(self, number: Any, cursor: _Cursor, why: str) -> None:
+        """Go on with an answer that broke off, from its last event, until the response has come; nothing is asked
+        again. Raises `mcp.connection` where the server offers no way on."""
+        empty = 0
+        while cursor.last_id and empty < _MAX_EMPTY_RESUMES:
+            before = cursor.last_id
+            await asyncio.sleep(cursor.retry_s)
+            try:
+                async with self._stream_from(cursor) as answer:
+                    if answer.status_code != 200 or not _is_events(answer):
+                        break
+                    async for message in self._messages(answer, cursor):
+                        self._received.put_nowait(message)
+                        # A server may hold this stream open behind its answer.
+                        if _answers(message, number):
+                            return
+            except self._library.HTTPError as error:
+                why = repr(error)
+            empty = 0 if cursor.last_id != before else empty + 1
+        raise self._lost(why)
 
-    async def _take(self, answer: Any, number: Any) -> bool:
+    async def _listen(self) -> None:
+        """Take in what the server says by itself, where it offers that, as long as the channel is open."""
+        cursor = _Cursor()
+        empty = 0
+        while empty < _MAX_EMPTY_RESUMES:
+            is_heard = False
+            with contextlib.suppress(self._library.HTTPError):
+                async with self._stream_from(cursor) as answer:
+                    if answer.status_code != 200 or not _is_events(answer):
+                        return
+                    with contextlib.suppress(MCPError):
+                        async for message in self._messages(answer, cursor):
+                            is_heard = True
+                            self._received.put_nowait(message)
+            empty = 0 if is_heard else empty + 1
+            await asyncio.sleep(cursor.retry_s)
+
+    def _stream_from(self, cursor: _Cursor) -> Any:
+        headers = {**self._headers, "accept": _EVENTS}
+        if cursor.last_id:
+            headers[_LAST_EVENT] = cursor.last_id
+        return self._client.stream("GET", self._url, headers=headers, follow_redirects=False)
+
+    async def _take(self, answer: Any, number: Any, cursor: _Cursor) -> bool:
         """Queue the messages of an answer; tell whether the response to `number` was among them."""
         is_answered = False
-        source = self._events(answer) if _is_events(answer) else self._whole(answer)
-        async for data in source:
+        try:
+            async for message in self._messages(answer, cursor):
+                self._received.put_nowait(message)
+                is_answered = is_answered or _answers(message, number)
+        except self._library.HTTPError:
+            if not is_answered:
+                raise
+        return is_answered
+
+    async def _messages(self, answer: Any, cursor: _Cursor) -> AsyncIterator[dict[str, Any]]:
+        async for data in self._events(answer, cursor) if _is_events(answer) else self._whole(answer):
             message = object_of(data)
             if message is not None:
-                self._received.put_nowait(message)
-                is_answered = is_answered or ("method" not in message and message.get("id") == number)
-        return is_answered
+                yield message
 
     async def _whole(self, answer: Any) -> AsyncIterator[bytes]:
         body = b""
@@ -162,8 +243,8 @@ class _HttpChannel:
         if body:
             yield body
 
-    async def _events(self, answer: Any) -> AsyncIterator[bytes]:
-        """Give the data of each event of a stream."""
+    async def _events(self, answer: Any, cursor: _Cursor) -> AsyncIterator[bytes]:
+        """Give the data of each event of a stream, and note how far it came."""
         rest, data, held = b"", [], 0
         async for part in answer.aiter_raw():
             *lines, rest = (rest + part).split(b"\n")
@@ -173,9 +254,13 @@ class _HttpChannel:
                     data.append(value.removeprefix(b" "))
                     # Lines without anything take memory too.
                     held += len(value) + 1
-                elif not field and not value and data:
-                    yield b"\n".join(data)
-                    data, held = [], 0
+                elif not field and not value:
+                    cursor.end_event()
+                    if data:
+                        yield b"\n".join(data)
+                        data, held = [], 0
+                elif field:
+                    cursor.note(field, value.removeprefix(b" "))
             if held + len(rest) > self._max_bytes:
                 raise self._too_long()
 
@@ -207,6 +292,10 @@ class _HttpChannel:
             " larger max_message_bytes if that is meant",
             may_have_run=True,
         )
+
+
+def _answers(message: dict[str, Any], number: Any) -> bool:
+    return "method" not in message and message.get("id") == number
 
 
 def _is_events(answer: Any) -> bool:
