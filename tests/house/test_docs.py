@@ -14,7 +14,9 @@ from tests.house.pages import ROOT, Block, blocks_of, pages, run_blocks
 from tests.model_server import ThreadedModelServer
 
 PAGES = [path.relative_to(ROOT).as_posix() for path in pages()]
-OTHER_PAGES = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+CHINESE_PAGES = ["README.zh.md", *(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/zh").rglob("*.md"))]
+# Their code is not run here: that of a translation is that of its English page (test_translations.py).
+OTHER_PAGES = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", *sorted(CHINESE_PAGES)]
 
 
 def blocks(page: str, *languages: str) -> list[Block]:
