@@ -37,7 +37,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav = [_with_folders(item) for item in config.nav]
     chinese = [mirrored for item in config.nav if (mirrored := _in_chinese(item)) is not None]
     if chinese:
-        config.nav.append({"中文": chinese})
+        # The one page that has no English counterpart.
+        config.nav.append({"中文": [*chinese, "zh/glossary.md"]})
         config.extra["alternate"] = [
             {"name": "English", "link": "/en/", "lang": "en"},
             {"name": "中文", "link": "/zh/", "lang": "zh"},
