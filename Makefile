@@ -60,8 +60,8 @@ walls: $(STAMP) ## import-linter: imports go down the floors
 
 docs-check: $(STAMP) ## are the printed parts of the docs what the code says
 	$(call bold,printed docs)
-	@$(BIN)/python scripts/print_architecture.py --check
-	@$(BIN)/python scripts/print_translations.py --check
+	@$(BIN)/python -m scripts.print_architecture --check
+	@$(BIN)/python -m scripts.print_translations --check
 
 pytest: $(STAMP) ## the tests, on the databases that are here; PYTEST_ARGS are handed on
 	$(call bold,tests)
@@ -96,8 +96,8 @@ docs-serve: $(STAMP) ## show the site at http://127.0.0.1:8000 while it is writt
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 docs-print: $(STAMP) ## print the parts of the docs that come from the code, and the code of the translations
-	@$(BIN)/python scripts/print_architecture.py
-	@$(BIN)/python scripts/print_translations.py
+	@$(BIN)/python -m scripts.print_architecture
+	@$(BIN)/python -m scripts.print_translations
 
 # --- on real models, and how fast -----------------------------------------------------------------------------------
 

@@ -118,7 +118,9 @@ def _opened(item: Any) -> Iterator[Any]:
         yield item
         return
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in sorted((ROOT / "docs" / item).glob("*.md"))]
-    yield from sorted(pages, key=lambda page: not page.endswith("/index.md"))
+    # The way in comes first; the front stands before its shelves.
+    first = ["index.md", "power_loop.md"]
+    yield from sorted(pages, key=lambda page: not page.endswith(tuple(f"/{name}" for name in first)))
 
 
 def _in_chinese(item: Any) -> Any:

@@ -10,7 +10,6 @@ import argparse
 import ast
 import importlib
 import json
-import operator
 import re
 import sys
 import types
@@ -18,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from scripts import api_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "power_loop"
@@ -86,20 +87,28 @@ def _rooms(folder: Path, depth: int = 0) -> Iterator[str]:
 
 
 def stable_api() -> str:
-    """Return a table of the public names a shelf, with what each name is."""
+    """Return a table of the shelves, and one of the names that the front hands on, with what each is."""
     face = importlib.import_module("power_loop")
-    shelves: dict[str, list[tuple[str, str, str]]] = {}
-    for name in getattr(face, "STABLE_API", ()):
-        shelf, _, last = name.rpartition(".")
-        value = operator.attrgetter(name)(face)
-        shelves.setdefault(shelf, []).append((f"`{last}`", _kind(value), _sentence_of(value)))
-    parts = []
-    for shelf, rows in shelves.items():
+    public = api_pages.names()
+    shelves = []
+    for shelf in api_pages.shelves():
         module = f"power_loop.{shelf}".rstrip(".")
-        said = (importlib.import_module(module).__doc__ or "").strip().split("\n")[0]
-        rows.sort(key=lambda row: row[0].lower())
-        parts.append(f"### `{module}`\n\n{said}\n\n{_table(('Name', 'Is', 'What it says of itself'), rows)}")
-    return "\n\n".join(part.strip() for part in parts)
+        said = first_sentence(importlib.import_module(module).__doc__)
+        count = sum(1 for name in face.STABLE_API if name.rpartition(".")[0] == shelf)
+        count = count or len(importlib.import_module(module).__all__)
+        shelves.append((f"[`{module}`]({shelf or api_pages.FRONT}.md)", str(count), said))
+    front = [public[name] for name in face.STABLE_API if "." not in name]
+    rows = [
+        (f"[`{name.word}`]({name.page}#{name.anchor})", _kind(name.value), _sentence_of(name.value))
+        for name in sorted(front, key=lambda name: name.word.lower())
+    ]
+    return "\n\n".join(
+        (
+            _table(("Module", "Names", "What it says of itself"), shelves),
+            "### The front",
+            _table(("Name", "Is", "What it says of itself"), rows),
+        )
+    )
 
 
 def _is_class(value: object) -> bool:
@@ -128,7 +137,7 @@ def error_codes() -> str:
         if "code" not in vars(error):
             continue  # a branch of the tree that is never raised itself
         retried = "yes" if getattr(error, "retryable", False) else ""
-        rows.append((f"`{error.code}`", f"`{error.__name__}`", retried, first_sentence(error.__doc__)))
+        rows.append((f"`{error.code}`", _described(error), retried, first_sentence(error.__doc__)))
     return _table(("Code", "Class", "Retryable", "Meaning"), rows)
 
 
@@ -140,9 +149,7 @@ def event_types() -> str:
         if payload.type:
             fields = ", ".join(f"`{name}`" for name in payload.__dataclass_fields__)
             durable = "yes" if payload.is_durable else "no"
-            rows.append(
-                (f"`{payload.type}`", f"`{payload.__name__}`", fields, durable, first_sentence(payload.__doc__))
-            )
+            rows.append((f"`{payload.type}`", _described(payload), fields, durable, first_sentence(payload.__doc__)))
     return _table(("Type", "Payload", "Fields", "Durable", "Meaning"), rows)
 
 
@@ -183,6 +190,12 @@ def workflow_schema() -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
+def _described(value: type) -> str:
+    """Return a class's name, leading to where it is described."""
+    word = value.__name__
+    return api_pages.link_to(word) if word in api_pages.names() else f"`{word}`"
+
+
 def _classes(module: ModuleType, root: type) -> list[Any]:
     """Return the classes of `module` below and with `root`, in the order of the file."""
     return [
@@ -209,7 +222,7 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 #: Whole files that come from the code.
-FILES: dict[str, Callable[[], str]] = {"en/workflow.schema.json": workflow_schema}
+FILES: dict[str, Callable[[], str]] = {"en/workflow.schema.json": workflow_schema, **api_pages.pages()}
 
 
 def printed(text: str) -> str:
@@ -223,7 +236,7 @@ def printed(text: str) -> str:
 
 def main() -> int:
     """Print every part into its page, or check them all."""
-    parser = argparse.ArgumentParser(prog="python scripts/print_architecture.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.print_architecture", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     check = parser.parse_args().check
     pages = [path for path in sorted(DOCS.rglob("*.md")) if "<!-- printed: " in path.read_text("utf-8")]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_printed_part_is_up_to_date() -> None:
-    command = [sys.executable, "scripts/print_architecture.py", "--check"]
+    command = [sys.executable, "-m", "scripts.print_architecture", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
