@@ -15,7 +15,7 @@ PIP   := -m pip install --quiet --quiet --disable-pip-version-check
 VERSIONS ?= oldest newest
 PYTEST_ARGS ?=
 
-CODE := src tests scripts demo benchmarks
+CODE := src tests scripts demo benchmarks examples
 bold = @printf '\n\033[1m%s\033[0m\n' '$(1)'
 ifneq ($(NO_COLOR),)
 bold = @printf '\n%s\n' '$(1)'

@@ -1,4 +1,4 @@
-"""Prints what of the docs comes from the code: the floor plan, the API's names, errors, events, hooks, workflows.
+"""Prints what of the docs comes from the code: the floor plan, names, errors, events, hooks, workflows, examples.
 
 A printed part stands between `<!-- printed: NAME -->` and `<!-- end: NAME -->`. With `--check` nothing is written and
 the exit code tells whether every part is what the code says. Whole files come from the code as well.
@@ -23,6 +23,7 @@ from scripts import api_pages
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "power_loop"
 DOCS = ROOT / "docs"
+EXAMPLES = ROOT / "examples"
 
 # The floors from the ground up, as DESIGN numbers them; a folder that does not exist is not built.
 FLOORS = (
@@ -33,6 +34,19 @@ FLOORS = (
     (5, ("agent",)),
     (6, ("workflow",)),
     (7, ("contrib", "cli", "testing")),
+)
+# The chapters of the examples: the first digit of a program's number is that of its chapter.
+CHAPTERS = (
+    "First steps",
+    "Tools, and what a crash leaves of them",
+    "People and rules",
+    "What the model sees",
+    "Files and commands",
+    "Many agents",
+    "Timers and services",
+    "Databases, archives, years",
+    "Other software",
+    "Tests, and a whole program",
 )
 _PART = re.compile(r"(<!-- printed: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 _SENTENCE = re.compile(r"(.+?[.!?])(?=\s|$)")
@@ -196,6 +210,16 @@ def _described(value: type) -> str:
     return api_pages.link_to(word) if word in api_pages.names() else f"`{word}`"
 
 
+def examples() -> str:
+    """Return the examples by chapter, each in the words of its own first sentence."""
+    blocks = []
+    for number, title in enumerate(CHAPTERS):
+        programs = sorted(EXAMPLES.glob(f"{number}[0-9]_*.py"))
+        lines = [f"- [`{path.name}`]({path.name}) {module_sentence(path)}" for path in programs]
+        blocks.append("\n".join([f"### {title}", "", *lines]))
+    return "\n\n".join(blocks)
+
+
 def _classes(module: ModuleType, root: type) -> list[Any]:
     """Return the classes of `module` below and with `root`, in the order of the file."""
     return [
@@ -219,6 +243,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "event-types": event_types,
     "hook-points": hook_points,
     "workflow-nodes": workflow_nodes,
+    "examples": examples,
 }
 
 #: Whole files that come from the code.
@@ -239,7 +264,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.print_architecture", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     check = parser.parse_args().check
-    pages = [path for path in sorted(DOCS.rglob("*.md")) if "<!-- printed: " in path.read_text("utf-8")]
+    pages = [
+        path
+        for path in [*sorted(DOCS.rglob("*.md")), EXAMPLES / "README.md"]
+        if "<!-- printed: " in path.read_text("utf-8")
+    ]
     stale = []
     for page in pages:
         before = page.read_text("utf-8")

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from power_loop.contracts.errors import InputError
-from power_loop.contracts.messages import AudioPart, FilePart, ImagePart, TextPart, content_of, part_problem
+from power_loop.contracts.messages import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    TextPart,
+    ToolResultPart,
+    content_of,
+    part_problem,
+)
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n and more").decode()
 WEBP = b"RIFF\x10\0\0\0WEBPVP8 "
@@ -122,3 +130,9 @@ def test_data_without_a_problem_can_be_decoded_strictly(data: str) -> None:
 def test_the_type_of_an_image_is_read_from_its_bytes(data: bytes, media_type: str) -> None:
     assert ImagePart.from_bytes(data).media_type == media_type
     assert ImagePart.from_bytes(data, "image/gif").media_type == "image/gif"
+
+
+def test_the_text_of_a_result_is_its_text_parts_joined() -> None:
+    parts = (TextPart("a "), ImagePart(url="https://example.org/a.png"), TextPart("chart"))
+    assert ToolResultPart("c1", parts).text == "a chart"
+    assert ToolResultPart("c1", ()).text == ""

@@ -16,7 +16,7 @@ from tests.model_server import ThreadedModelServer
 PAGES = [path.relative_to(ROOT).as_posix() for path in pages()]
 CHINESE_PAGES = ["README.zh.md", *(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/zh").rglob("*.md"))]
 # Their code is not run here: that of a translation is that of its English page (test_translations.py).
-OTHER_PAGES = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", *sorted(CHINESE_PAGES)]
+OTHER_PAGES = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md", *sorted(CHINESE_PAGES)]
 
 
 def blocks(page: str, *languages: str) -> list[Block]:

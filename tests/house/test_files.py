@@ -10,7 +10,7 @@ import pytest
 from scripts.print_architecture import module_sentence
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("src/power_loop", "demo", "scripts", "benchmarks", "tests")
+FOLDERS = ("src/power_loop", "demo", "scripts", "benchmarks", "examples", "tests")
 
 
 def files() -> list[Path]:

@@ -173,6 +173,11 @@ class ToolResultPart:
     content: tuple[ContentPart, ...]
     is_error: bool = False
 
+    @property
+    def text(self) -> str:
+        """The text parts joined."""
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
 
 Part = ContentPart | ReasoningPart | ToolCallPart | ToolResultPart | RefusalPart | OpaquePart
 
