@@ -244,7 +244,7 @@ def _stamped(translation: Translation) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print every translation, or check them all."""
-    parser = argparse.ArgumentParser(prog="python scripts/print_translations.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.print_translations", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if code or a translation lacks")
     parser.add_argument("--stamp", nargs="+", type=Path, default=[], help="translations that were brought up to date")
     options = parser.parse_args(arguments)
