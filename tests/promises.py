@@ -78,6 +78,7 @@ PROMISES: dict[str, str] = {
     # many agents
     "workflows": "The research workflow of the description runs as printed; resume_run() does nothing twice.",
     "workflow-killed": "A run that was killed at any commit comes to the same results, and repeats no finished leaf.",
+    "workflow-wait": "A run that waits for a time, a signal or a person needs no process, and is driven on by any.",
     "workflow-detached": "A detached run wakes the session that it was made for exactly once.",
     # looking in
     "hooks": "Hooks look in at every lifecycle point and may veto, skip or rewrite where the point allows it.",

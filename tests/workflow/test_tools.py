@@ -75,6 +75,8 @@ async def test_an_agent_looks_at_its_own_runs_and_stops_them(make_loop: MakeLoop
         call("cancel_workflow", {"run_id": run_id}),
         call("get_workflow", {"run_id": "run_of_another"}),
         "Stopped.",
+        # It hears of the end, in this send or behind it.
+        "I know.",
     )
     await loop.send("Stop it.", session_id=sid)
     seen, stopped, _ = [answers(request)[-1] for request in llm.boss.requests[1:4]]
@@ -82,5 +84,4 @@ async def test_an_agent_looks_at_its_own_runs_and_stops_them(make_loop: MakeLoop
     assert json.loads(seen)["steps"] == {"one": "started"}
     assert stopped == "It is stopped."
     assert "no run" in error_answers(llm.boss.requests[3])[-1]
-    llm.boss.add("I know.")
     assert (await get_run(loop, run_id)).status is RunStatus.CANCELLED

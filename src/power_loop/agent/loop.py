@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import logging
 import os
 import random
@@ -28,6 +30,7 @@ from power_loop.agent.asked import (
     session_state_of,
 )
 from power_loop.agent.config import LoopConfig
+from power_loop.agent.firing import CLAIM_TTL_S, Firing, wakes
 from power_loop.agent.in_flight import InFlight
 from power_loop.agent.inbox import InboxDriver
 from power_loop.agent.kit import make_kit
@@ -71,10 +74,9 @@ from power_loop.contracts.records import FoldRecord, InboxRecord, MessageRecord,
 from power_loop.contracts.replays import Replayed
 from power_loop.contracts.results import FollowUp, PendingCall, Recovered, StatefulResult
 from power_loop.contracts.schedules import Schedule
-from power_loop.contracts.session_ids import check_session_id
+from power_loop.contracts.session_ids import check_session_id, is_run_id
 from power_loop.contracts.states import OPEN_CALLS, OnBusy, SchemaPolicy, SendStatus, SessionState
-from power_loop.contracts.timers import TimerRecord
-from power_loop.contracts.workflow_runs import is_run_id
+from power_loop.contracts.timers import TimerMaker, TimerRecord
 from power_loop.core.bus import AgentEventBus, EventQueue
 from power_loop.core.context.explain import explain_call
 from power_loop.core.context.prompt import SystemPrompt, prompt_text
@@ -100,6 +102,8 @@ _LOG = logging.getLogger("power_loop")
 
 #: Where sessions are kept when neither a DSN nor a store is given.
 DEFAULT_DSN = "app.db"
+# So many timers of workflows are delivered at the same time.
+_MAX_DELIVERIES = 16
 
 
 class StatefulAgentLoop:
@@ -118,6 +122,7 @@ class StatefulAgentLoop:
         "_bus",
         "_clock",
         "_config",
+        "_deliveries",
         "_desk_kit",
         "_dsn",
         "_hooks",
@@ -188,6 +193,7 @@ class StatefulAgentLoop:
         self._windows: WindowCache | None = None
         self._sync: SyncRunner | None = None
         self._run_driver: RunDriver | None = None
+        self._deliveries: set[asyncio.Task[None]] = set()
 
     # ---- what it is made of ----
 
@@ -850,9 +856,50 @@ class StatefulAgentLoop:
     async def drive_inbox(self, session_id: str) -> None:
         """Drive what waits in a session's inbox, as this process does with inputs of its own, and return when nothing
         is left that could be driven, or where somebody else drives it. What goes wrong in a turn is told by its
-        events."""
+        events. A workflow's run that was woken is driven to its rest, where this handle was told who does that."""
         self._check_open()
+        if await self._is_run(session_id):
+            if self._run_driver is not None:
+                await asyncio.wait((self._run_driver.start(session_id),))
+            return
         await self._inbox_driver.drive(session_id)
+
+    async def deliver_due(self, timer_ids: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Deliver timers that are due, as a `TimerRunner` does: those of these ids, or those that workflows made.
+        Return the sessions that are to be driven behind it."""
+        store = self._store or await self.get_store()
+        kit, owners = self._kit(store), await store.list_timer_owners(within_s=CLAIM_TTL_S)
+        dead = await asyncio.to_thread(lambda: [one for one in owners if kit.is_owner_dead(one)]) if owners else []
+        claims = await store.claim_timers(
+            kit.desk.owner,
+            ttl_s=CLAIM_TTL_S,
+            limit=_MAX_DELIVERIES,
+            timer_ids=timer_ids,
+            dead_owners=dead,
+            made_by=TimerMaker.WORKFLOW if timer_ids is None else None,
+        )
+        firing = Firing(self.hooks, self.event_bus)
+        delivered = await asyncio.gather(*[firing.fire(store, claim) for claim in claims])
+        return tuple([one.timer.session_id for one in delivered if one is not None and wakes(one)])
+
+    def deliver_soon(self, timer_id: str) -> None:
+        """Deliver a timer in the background if it is due, and have driven what it woke; whoever else delivers timers
+        does so where this process ends before."""
+        in_flight = contextlib.ExitStack()
+        in_flight.enter_context(self._work.turn())
+
+        async def deliver() -> None:
+            try:
+                for session_id in await self.deliver_due((timer_id,)):
+                    self._drive_on(session_id)
+            except (StoreError, LoopClosedError) as error:
+                _LOG.warning("timer %s was not delivered and is left to others: %s", timer_id, error)
+
+        # In a context of its own: it is nothing that the turn waits for which happens to start it.
+        task = contextvars.Context().run(asyncio.get_running_loop().create_task, deliver())
+        self._deliveries.add(task)
+        task.add_done_callback(lambda _: in_flight.close())
+        task.add_done_callback(self._deliveries.discard)
 
     # ---- replay and time travel ----
 
@@ -934,7 +981,8 @@ class StatefulAgentLoop:
         self, *, limit: int = 100, drive: bool = True, older_than_s: float = 0.0
     ) -> tuple[Recovered, ...]:
         """Find the sessions whose process died in the middle of a turn, and those whose inputs wait while nobody drives
-        them; drive each as `resume()` would, and return what became of them.
+        them; drive each as `resume()` would, and return what became of them. What workflows are woken by, and what they
+        have to report, is delivered first.
 
         With `drive=False` they are reported only. `older_than_s` leaves alone what is stalled for less. A send with
         which more than `LoopConfig.max_recoveries` processes died is given up (`send.poisoned`). Many workers may do
@@ -943,6 +991,8 @@ class StatefulAgentLoop:
         check_pass(limit, older_than_s)
         with self._at_work():
             recovery = await self._recovery()
+            if drive:
+                await self.deliver_due()
             return tuple([one async for one in recovery.run(limit=limit, drive=drive, older_than_s=older_than_s)])
 
     async def recover_forever(
@@ -987,6 +1037,7 @@ class StatefulAgentLoop:
             kit.is_owner_dead,
             self._work.turn,
             lambda: self._is_closed,
+            deliver=self.deliver_due,
             recover=driving(begin.recover),
             next_turn=driving(begin.next_turn),
         )
@@ -1145,7 +1196,7 @@ class StatefulAgentLoop:
             kit,
             self.config,
             seat_of=self._agent_seat,
-            wake=lambda woken_id: self._inbox_driver.start(woken_id),
+            wake=self._drive_on,
             end_run=self._end_run,
         )
         if is_agent_id(session_id) or is_run_id(session_id):
@@ -1168,6 +1219,13 @@ class StatefulAgentLoop:
             agents=agents,
             agent=agent,
         )
+
+    def _drive_on(self, session_id: str) -> None:
+        """See to it that a session is driven which somebody woke; a run by those who drive runs."""
+        if not is_run_id(session_id):
+            self._inbox_driver.start(session_id)
+        elif self._run_driver is not None and not self._is_closed:
+            self._run_driver.start(session_id)
 
     async def _end_run(self, run_id: str, reason: str) -> None:
         """End a workflow's run, running or at rest, that was made for a send which comes to rest without it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from power_loop.contracts.errors import RunSessionError
@@ -17,6 +18,11 @@ class RunDriver(Protocol):
 
         Raises `session.busy` where somebody else drives it.
         """
+        ...
+
+    def start(self, run_id: str) -> asyncio.Task[None]:
+        """See to it that a run is driven in the background; return the task that does it. What goes wrong in it is told
+        by its events."""
         ...
 
     async def end(self, run_id: str, reason: str, scope: TurnScope, *, epoch: int) -> bool:

@@ -30,9 +30,9 @@ from power_loop.contracts.llm import LLMService
 from power_loop.contracts.messages import Message, Role, content_of
 from power_loop.contracts.records import NewChild, NewSend, SendRecord
 from power_loop.contracts.results import StatefulResult
+from power_loop.contracts.session_ids import is_run_id
 from power_loop.contracts.states import SendStatus, WaitKind
 from power_loop.contracts.tools import ToolOutput, ToolResult, Waiting
-from power_loop.contracts.workflow_runs import is_run_id
 from power_loop.core.context import texts
 from power_loop.core.turn import begin
 from power_loop.core.turn.agent import Agent, policy_of

@@ -7,41 +7,24 @@ import contextlib
 import logging
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
+from power_loop.agent.firing import CLAIM_TTL_S, HOOK_TIMEOUT_S, Firing, wakes
 from power_loop.agent.loop import StatefulAgentLoop
 from power_loop.contracts.errors import (
     ConfigError,
     LoopClosedError,
-    PowerLoopError,
-    SessionNotFoundError,
     StoreError,
     StoreNewerError,
 )
-from power_loop.contracts.events import (
-    EventPayload,
-    InputQueued,
-    TimerEnded,
-    TimerFailed,
-    TimerFired,
-    TimerPostponed,
-    TimerSkipped,
-)
-from power_loop.contracts.hooks import HookPoint, Postpone, Rewrite, TimerFireContext, Veto
-from power_loop.contracts.messages import ContentPart, Message, Role
 from power_loop.contracts.numbers import is_number, is_whole
 from power_loop.contracts.ports import SessionStore
-from power_loop.contracts.schedules import is_missed
 from power_loop.contracts.timers import TimerClaim, TimerDelivery, check_timer_id
 from power_loop.core.stray import counting_task
-from power_loop.core.turn.fingerprint import fingerprint
 from power_loop.runtime.host.identity import is_owner_dead, new_owner_id
 
 _LOG = logging.getLogger("power_loop")
 
-#: How long a firing that failed waits: 1 second, twice as long each time, and no longer than this, in seconds.
-MAX_BACKOFF_S = 300.0
-_MAX_DOUBLINGS = 10
 # A timer may be due of which another runner is just taking hold: it is looked at again so soon, in seconds.
 _NAP_S = 0.05
 
@@ -67,8 +50,8 @@ class TimerRunner:
         max_deliveries: int = 16,
         max_turns: int = 32,
         poll_s: float = 5.0,
-        claim_ttl_s: float = 60.0,
-        hook_timeout_s: float = 30.0,
+        claim_ttl_s: float = CLAIM_TTL_S,
+        hook_timeout_s: float = HOOK_TIMEOUT_S,
         recover_every_s: float | None = 30.0,
         drives: bool = True,
     ) -> None:
@@ -92,7 +75,7 @@ class TimerRunner:
         self._max_deliveries = max_deliveries
         self._poll_s = poll_s
         self._claim_ttl_s = claim_ttl_s
-        self._hook_timeout_s = hook_timeout_s
+        self._firing = Firing(loop.hooks, loop.event_bus, hook_timeout_s=hook_timeout_s)
         self._drives = drives
         self._recover_every_s = recover_every_s if drives else None
         self._turns = asyncio.Semaphore(max_turns)
@@ -257,72 +240,10 @@ class TimerRunner:
         return task
 
     async def _fire(self, store: SessionStore, claim: TimerClaim) -> TimerDelivery | None:
-        """Deliver a claimed firing, whatever the hooks and the database do; what was delivered, if it was."""
-        try:
-            try:
-                return await self._deliver(store, claim)
-            except StoreError:
-                raise
-            except (PowerLoopError, asyncio.TimeoutError) as error:
-                await self._failed(store, claim, error)
-        except SessionNotFoundError:
-            _LOG.debug("timer %s is gone with its session", claim.timer.id)
-        except StoreError as error:
-            # Its claim runs out, and it comes again then.
-            _LOG.warning("timer %s was not delivered and is tried again: %s", claim.timer.id, error)
-        return None
-
-    async def _deliver(self, store: SessionStore, claim: TimerClaim) -> TimerDelivery | None:
-        timer, late_s = claim.timer, _late_s(claim)
-        assert timer.due_at_ms is not None
-        if is_missed(timer.schedule, timer.due_at_ms, claim.at_ms):
-            await self._skip(store, claim, f"it came {late_s:.0f} seconds late", is_veto=False)
-            return None
-        content = cast("tuple[ContentPart, ...]", timer.message.parts)
-        if self._loop.hooks.has(HookPoint.TIMER_FIRE):
-            session = await store.get_session(timer.session_id)
-            context = TimerFireContext(timer.session_id, 0, 0, session.metadata, timer, content, late_s)
-            decision = await asyncio.wait_for(counting_task(self._loop.hooks.ask(context)), self._hook_timeout_s)
-            if isinstance(decision, Veto):
-                await self._skip(store, claim, decision.reason, is_veto=True)
-                return None
-            if isinstance(decision, Postpone):
-                put_back = await store.put_back_timer(claim, after_s=decision.seconds, error=None)
-                if put_back is not None and put_back.due_at_ms is not None:
-                    self._announce(claim, TimerPostponed(timer.id, timer.number, put_back.due_at_ms))
-                return None
-            if isinstance(decision, Rewrite):
-                content = cast("tuple[ContentPart, ...]", decision.content)
-        message = Message(Role.USER, content)
-        delivery = await store.deliver_timer(claim, message, input_hash=fingerprint(content))
-        if delivery is None:
-            return None
-        if delivery.input is None:
-            self._announce(claim, TimerEnded(timer.id))
-            return delivery
-        position = delivery.input.position
-        self._announce(claim, InputQueued(position, timer.request_id))
-        self._announce(claim, TimerFired(timer.id, timer.number, position, late_s, delivery.timer.due_at_ms))
-        if self._drives and not delivery.is_turn_running:
-            self._wake(timer.session_id)
+        delivery = await self._firing.fire(store, claim)
+        if delivery is not None and self._drives and wakes(delivery):
+            self._wake(claim.timer.session_id)
         return delivery
-
-    async def _skip(self, store: SessionStore, claim: TimerClaim, reason: str, *, is_veto: bool) -> None:
-        moved = await store.drop_timer(claim, is_veto=is_veto)
-        if moved is not None:
-            self._announce(claim, TimerSkipped(moved.id, claim.timer.number, reason, moved.due_at_ms))
-
-    async def _failed(self, store: SessionStore, claim: TimerClaim, error: Exception) -> None:
-        is_slow_hook = isinstance(error, asyncio.TimeoutError)
-        said = f"a hook took longer than {self._hook_timeout_s:g} s" if is_slow_hook else str(error)
-        after_s = min(2.0 ** min(claim.timer.failures, _MAX_DOUBLINGS), MAX_BACKOFF_S)
-        put_back = await store.put_back_timer(claim, after_s=after_s, error=said)
-        if put_back is not None:
-            failed = TimerFailed(put_back.id, put_back.number, put_back.failures, after_s, said)
-            self._announce(claim, failed)
-
-    def _announce(self, claim: TimerClaim, payload: EventPayload) -> None:
-        self._loop.event_bus.emit(payload, session_id=claim.timer.session_id)
 
     # ---- behind it ----
 
@@ -345,8 +266,3 @@ class TimerRunner:
                         await self._loop.drive_inbox(session_id)
         finally:
             del self._woken[session_id]
-
-
-def _late_s(claim: TimerClaim) -> float:
-    due_ms = claim.timer.due_at_ms
-    return 0.0 if due_ms is None else max(claim.at_ms - due_ms, 0) / 1000

@@ -18,6 +18,7 @@ from power_loop.contracts.errors import (
     InputError,
     LeaseLostError,
     LLMError,
+    LoopClosedError,
     OutputError,
     PowerLoopError,
     SendPoisonedError,
@@ -43,6 +44,8 @@ _LONGEST_PAUSE_S = 15.0
 # A session that could not be driven is left alone for so many seconds, twice as long with each time.
 _FIRST_REST_S = 1.0
 _LONGEST_REST_S = 300.0
+# So long a look waits for timers to be delivered, in seconds.
+_PATIENCE_S = 1.0
 # Somebody else drives it, or has done so: nothing is wrong with it.
 _TAKEN_BY_OTHERS = (SessionBusyError, LeaseLostError)
 # The send has come to rest with it, or others have: the store says when the session is to be driven on.
@@ -92,6 +95,7 @@ class Worker:
         self._resting = _Resting()
         self._ear = _Ear()
         self._task: asyncio.Task[None] | None = None
+        self._delivery: asyncio.Task[None] | None = None
         # When dead owners are looked for again.
         self._not_before_s = 0.0
         #: How many sessions were driven for a turn.
@@ -149,6 +153,7 @@ class Worker:
             if room:
                 try:
                     with place.in_flight():
+                        delivery = await self._delivered(place)
                         claimed = await self._claim(place, room)
                         for one in claimed:
                             self._start(place, one)
@@ -160,10 +165,27 @@ class Worker:
                     _LOG.warning("a worker could not look for work and tries again: %s", error)
                     wait_s = pauses.after_failure()
                 else:
-                    if until_idle and not claimed and not self._running:
+                    if until_idle and not claimed and not self._running and delivery.done():
                         return
                     wait_s = min(pauses.idle(is_told=self._ear.is_open), self._ear.next_try_in_s)
             is_woken = await self._wait(wait_s)
+
+    async def _delivered(self, place: Workplace) -> asyncio.Task[None]:
+        """Let the timers be delivered that workflows made: nobody else may run timers. A hook that takes its time holds
+        up no session."""
+        if self._delivery is None or self._delivery.done():
+            self._delivery = asyncio.create_task(self._deliver(place))
+        await asyncio.wait((self._delivery,), timeout=_PATIENCE_S)
+        return self._delivery
+
+    async def _deliver(self, place: Workplace) -> None:
+        try:
+            if await place.deliver():
+                self._wake.set()
+        except StoreError as error:
+            _LOG.warning("a worker could not deliver timers of workflows and tries again: %s", error)
+        except LoopClosedError:
+            pass
 
     async def _claim(self, place: Workplace, room: int) -> tuple[StalledSession, ...]:
         return await place.store.claim_stalled(
@@ -280,6 +302,9 @@ class Worker:
                 await asyncio.wait(tuple(self._running), timeout=self._grace_s)
         finally:
             self._leave_turns()
+            if self._delivery is not None:
+                self._delivery.cancel()
+                await asyncio.gather(self._delivery, return_exceptions=True)
             while self._running:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait(tuple(self._running))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,7 +21,8 @@ class Workplace:
     """Is where a worker drives the sessions of a store.
 
     `desk` knows this process and its turns. `in_flight` counts something that closing the handle waits for, and
-    `is_closed` tells that it wants to close. `recover` goes on with a send whose process died, `next_turn` makes a turn
+    `is_closed` tells that it wants to close. `deliver` delivers the timers that workflows made, and returns the
+    sessions that are to be driven behind it. `recover` goes on with a send whose process died, `next_turn` makes a turn
     of the input that waits first.
     """
 
@@ -31,5 +32,6 @@ class Workplace:
     is_owner_dead: Callable[[str], bool]
     in_flight: Callable[[], AbstractContextManager[None]]
     is_closed: Callable[[], bool]
+    deliver: Callable[[], Awaitable[Sequence[str]]]
     recover: DriveIn
     next_turn: DriveIn

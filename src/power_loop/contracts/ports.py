@@ -36,7 +36,7 @@ from power_loop.contracts.records import (
     TakenInput,
 )
 from power_loop.contracts.states import CallState, SessionState
-from power_loop.contracts.timers import NewTimer, TimerClaim, TimerDelivery, TimerRecord
+from power_loop.contracts.timers import NewTimer, TimerClaim, TimerDelivery, TimerMaker, TimerRecord
 from power_loop.contracts.tools import ToolBody
 from power_loop.contracts.workflow_runs import (
     NewRun,
@@ -473,10 +473,11 @@ class SessionStore(Protocol):
         limit: int,
         timer_ids: Sequence[str] | None = None,
         dead_owners: Sequence[str] = (),
+        made_by: TimerMaker | None = None,
     ) -> tuple[TimerClaim, ...]:
-        """Give due timers to `owner`, the longest overdue first, at most `limit`, or those of `timer_ids` that are
-        due. A claim that nothing came of within `ttl_s` is given to the next who asks; what one of `dead_owners` has
-        claimed is due at once. Raises `store.schema_newer`."""
+        """Give due timers to `owner`, the longest overdue first, at most `limit`, or those of `timer_ids` or of a maker
+        that are due. A claim that nothing came of within `ttl_s` is given to the next who asks; what one of
+        `dead_owners` has claimed is due at once. Raises `store.schema_newer`."""
         ...
 
     async def list_timer_owners(self, *, within_s: float) -> tuple[str, ...]:
@@ -487,7 +488,8 @@ class SessionStore(Protocol):
         """Put a firing's input into its session's inbox under the request id `{timer id}:{number}` and move the timer
         on, in one transaction; end it where the session is closed. None where the claim was lost: nothing was done.
 
-        Raises `session.inbox_full`.
+        The timer of a workflow for its own run brings no input: it wakes the run, if that rests. Raises
+        `session.inbox_full`.
         """
         ...
 

@@ -436,8 +436,8 @@ class AgentReport:
 
 @frozen
 class SendEnd:
-    """Is how a send comes to rest: its status and its recorded result (JSON), how the projection shows it, and whom it
-    reports to.
+    """Is how a send comes to rest: its status and its recorded result (JSON), how the projection shows it, whom it
+    reports to, and the workflow's run that it `wakes` because that rests until it ends.
 
     It releases the lease in the same transaction. `charges` are paid in it, and where the send `has_payers`, whatever
     its session still holds of their budgets is settled.
@@ -449,6 +449,7 @@ class SendEnd:
     charges: tuple[Charge, ...] = ()
     has_payers: bool = False
     report: AgentReport | None = None
+    wakes: str | None = None
 
 
 @frozen

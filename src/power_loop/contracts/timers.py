@@ -12,6 +12,7 @@ from power_loop.contracts.frozen import frozen
 from power_loop.contracts.messages import Message
 from power_loop.contracts.records import InboxRecord
 from power_loop.contracts.schedules import At, Cron, Every, Schedule
+from power_loop.contracts.session_ids import is_run_id
 
 #: So many timers of a session may be armed, unless the caller says otherwise: a model that schedules by mistake in a
 #: loop is told so before it costs much.
@@ -93,6 +94,11 @@ class TimerRecord:
         return self.state is TimerState.ARMED
 
     @property
+    def is_of_a_run(self) -> bool:
+        """True if a workflow made it for its own run, which it wakes."""
+        return self.made_by is TimerMaker.WORKFLOW and is_run_id(self.session_id)
+
+    @property
     def request_id(self) -> str:
         """The request id under which the next firing comes to the session's inbox."""
         return request_id_of(self.id, self.number)
@@ -110,11 +116,13 @@ class TimerClaim:
 @frozen
 class TimerDelivery:
     """Is what became of a firing: the timer behind it, and the input in the inbox; None where the session is closed, so
-    that the timer ended instead. `is_turn_running` tells whether a turn will see it."""
+    that the timer ended instead, and of the timer of a run. `is_turn_running` tells whether a turn will see it,
+    `woke_run` that a run rested and is to be driven on."""
 
     timer: TimerRecord
     input: InboxRecord | None
     is_turn_running: bool = False
+    woke_run: bool = False
 
 
 class TimerTransaction(Protocol):

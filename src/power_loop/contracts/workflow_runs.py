@@ -10,14 +10,7 @@ from power_loop.contracts.budgets import Charge, money_of
 from power_loop.contracts.frozen import frozen
 from power_loop.contracts.messages import Message
 from power_loop.contracts.records import NewChild, SendEnd
-
-#: The ids of the sessions of runs begin so.
-RUN_PREFIX = "run"
-
-
-def is_run_id(session_id: str) -> bool:
-    """Tell whether a session may be a run's."""
-    return session_id.startswith(f"{RUN_PREFIX}_")
+from power_loop.contracts.timers import NewTimer
 
 
 @frozen
@@ -123,7 +116,8 @@ class RunEnd:
     """Is how a run comes to rest, with the state that it has then: for good, or until somebody goes on with it.
 
     `send` is how its send ends; what that leaves to the parent is left in the same transaction. `message` says the
-    outcome in the run's log.
+    outcome in the run's log. `timers` are made in the same transaction: what wakes the run, and what brings its end to
+    the session that hears of it; those that the run had are ended.
     """
 
     state: str
@@ -132,3 +126,4 @@ class RunEnd:
     output: Any = None
     error: Mapping[str, Any] | None = None
     message: Message | None = None
+    timers: tuple[NewTimer, ...] = ()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,11 +31,13 @@ from power_loop.contracts.events import (
     WorkflowStepStarted,
 )
 from power_loop.contracts.llm import LLMService, Usage
-from power_loop.contracts.messages import Message, Role, TextPart, clean_text
+from power_loop.contracts.messages import Message, Role, TextPart, clean_text, user_message
 from power_loop.contracts.ports import Signalled
-from power_loop.contracts.records import AgentReport, News
+from power_loop.contracts.records import News
 from power_loop.contracts.results import StatefulResult
+from power_loop.contracts.schedules import After, At
 from power_loop.contracts.states import SendStatus
+from power_loop.contracts.timers import MAX_NAME_CHARS, NewTimer, TimerMaker, timer_id_of
 from power_loop.contracts.workflow_runs import RunEnd, RunWrite
 from power_loop.core.stray import said
 from power_loop.core.turn.chain import start
@@ -72,6 +74,8 @@ SEND_OF = {
 }
 _MAX_REPORT_CHARS = 4_000
 _MAX_SLEEP_S = 3_600.0
+#: A run for which nobody waits rests where nothing is to be done for longer than this, in seconds: a timer wakes it.
+REST_FROM_S = 5.0
 # How often an engine that has other work looks whether the persons answered whom its leaves asked.
 _ASLEEP_S = 1.0
 
@@ -141,6 +145,7 @@ class Engine:
         models: Mapping[str, LLMService],
         parent_session_id: str | None,
         max_concurrency: int,
+        deliver: Callable[[str], object],
     ) -> None:
         self._turn = turn
         self._agents = agents
@@ -150,6 +155,7 @@ class Engine:
         self._models = models
         self._parent_id = parent_session_id
         self._max_concurrency = max_concurrency
+        self._deliver = deliver
         self._rows = set(journal.records)
         self._ended = sum(record.ended_at_ms is not None for record in journal.records.values())
         self._signals = max(journal.signals, default=0)
@@ -206,15 +212,24 @@ class Engine:
             if isinstance(rest, Finish):
                 return await self._end(rest)
             await self._write()
-            if self._running or (rest is not None and rest.until_ms is not None):
-                await self._wait(None if rest is None else rest.until_ms)
+            until_ms = None if rest is None else rest.until_ms
+            if self._running or (until_ms is not None and not self._may_rest(until_ms)):
+                await self._wait(until_ms)
                 continue
             try:
-                return await self._end(Finish(RunStatus.WAITING))
+                return await self._end(Finish(RunStatus.WAITING), wakes_at_ms=until_ms)
             except Signalled as signalled:
                 # What it was going to wait for may be what was said.
                 turn.hear(signalled.news)
                 await self._hear_signals()
+                await self._look_at_asleep()
+
+    def _may_rest(self, until_ms: int) -> bool:
+        """Tell whether a time is so far away that a run for which nobody waits is left alone until then."""
+        scope = self._turn.scope
+        if scope.cause is not None or not scope.is_background:
+            return False
+        return until_ms - self._turn.kit.clock.now_ms() > REST_FROM_S * 1000
 
     # ---- deciding ----
 
@@ -539,8 +554,9 @@ class Engine:
             for resource in resources:
                 await resource.end_session(leaf_id)
 
-    async def _end(self, finish: Finish) -> StatefulResult:
-        """Bring the run to rest, with everything that is not written yet, in one transaction."""
+    async def _end(self, finish: Finish, *, wakes_at_ms: int | None = None) -> StatefulResult:
+        """Bring the run to rest, with everything that is not written yet, in one transaction; one that waits for a time
+        is woken then."""
         turn = self._turn
         status = finish.status
         is_final = status is not RunStatus.WAITING
@@ -560,12 +576,12 @@ class Engine:
         ending = turn.end_as(send_status, reason, messages=messages)
         if message is not None:
             ending = replace(ending, result={**ending.result, "text_seq": turn.window.next_seq})
-        if is_final:
-            ending = replace(ending, report=self._report(status, message))
+        report = self._report(status, message) if is_final else None
+        timers = [one for one in (report, self._alarm(wakes_at_ms)) if one is not None]
         unwritten = self._unwritten
         # The charges go with the end of the send.
         write = replace(self._taken_write(), charges=())
-        end = RunEnd(status.value, ending, is_final, finish.output, error, message)
+        end = RunEnd(status.value, ending, is_final, finish.output, error, message, tuple(timers))
         # News may change whether there is something to wait for; that it has ended, they do not.
         commit = turn.commit if is_final else turn.commit_unless_signalled
         await commit(
@@ -586,19 +602,44 @@ class Engine:
             )
         )
         turn.announce(SendFinished(result))
-        if ending.report is not None:
-            self._agents.wake(ending.report.session_id)
+        if report is not None:
+            self._deliver(report.id)
         return result
 
-    def _report(self, status: RunStatus, message: Message | None) -> AgentReport | None:
-        """Return what the session hears of the run's end that it was begun for, once."""
+    def _alarm(self, at_ms: int | None) -> NewTimer | None:
+        """Return what wakes the run at a moment, whoever drives it then. Each rest has one of its own."""
+        if at_ms is None:
+            return None
+        run_id, epoch = self._turn.session_id, self._turn.lease.epoch
+        message = user_message(f"(the time has come for which run {run_id} waits)")
+        return NewTimer(
+            timer_id_of(run_id, "wake", str(epoch)),
+            run_id,
+            message,
+            "",
+            At(at_ms),
+            made_by=TimerMaker.WORKFLOW,
+            max_timers=None,
+        )
+
+    def _report(self, status: RunStatus, message: Message | None) -> NewTimer | None:
+        """Return what brings the run's end to the session that it was begun for, once."""
         if self._parent_id is None:
             return None
         run_id, said_text = self._turn.session_id, "" if message is None else message.text
         text = f"Workflow {self._spec.name!r} (run {run_id}) ended as {status.value}.\n\n{said_text}"[
             :_MAX_REPORT_CHARS
         ]
-        return AgentReport(self._parent_id, f"{run_id}:end", Message(Role.USER, (TextPart(clean_text(text)),)))
+        return NewTimer(
+            timer_id_of(run_id, "end"),
+            self._parent_id,
+            user_message(clean_text(text)),
+            "",
+            After(0),
+            name=f"the end of workflow {self._spec.name}"[:MAX_NAME_CHARS],
+            made_by=TimerMaker.WORKFLOW,
+            max_timers=None,
+        )
 
     async def _fail(self, error: Exception) -> None:
         """Record that the engine failed, so that the run can be taken up; if even that cannot be stored, the lease runs

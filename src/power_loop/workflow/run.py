@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from power_loop.agent.loop import StatefulAgentLoop
@@ -21,6 +22,7 @@ from power_loop.contracts.clock import SystemClock
 from power_loop.contracts.errors import (
     ConfigError,
     InputError,
+    LoopClosedError,
     PowerLoopError,
     RunNotFoundError,
     SessionBusyError,
@@ -34,16 +36,14 @@ from power_loop.contracts.numbers import is_whole
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import ANY_SIGNALS, Accepted, NewChild, NewSend, SendEnd, SendRecord
 from power_loop.contracts.results import StatefulResult
-from power_loop.contracts.session_ids import check_session_id
+from power_loop.contracts.session_ids import RUN_PREFIX, check_session_id, is_run_id
 from power_loop.contracts.states import SendStatus
 from power_loop.contracts.workflow_runs import (
-    RUN_PREFIX,
     NewRun,
     RunWrite,
     WorkflowRunRecord,
     WorkflowSignalRecord,
     WorkflowStepRecord,
-    is_run_id,
 )
 from power_loop.core.context.window import Window
 from power_loop.core.turn.agent import Agent
@@ -69,6 +69,7 @@ DEFAULT_CONCURRENCY = 16
 _IN_PROCESS = InProcessExecutor()
 # How the send of a run may rest that is over.
 _ENDED = (SendStatus.COMPLETED, SendStatus.FAILED, SendStatus.CANCELLED, SendStatus.TIME_EXCEEDED)
+_UNENDED = (SendStatus.RUNNING, SendStatus.WAITING_FOR_INPUT)
 _UNSET: Any = object()
 # How often a run is asked to stop that is taken up and left while it is asked.
 _CANCEL_TRIES = 3
@@ -300,13 +301,13 @@ async def signal_run(loop: StatefulAgentLoop, run_id: str, name: str, value: Any
     """Tell a run something, from whatever process: the first of its `wait` steps that waits for a signal of this name
     gets `value`, now or when it comes to that. A person's step has its path as the name.
 
-    A run that rests goes on in the background of this process. Raises `session.not_found`, `input.invalid` for a run
-    that has ended.
+    A run that rests goes on in the background of this process, and where that ends before, `recover()` and workers find
+    it. Raises `session.not_found`, `input.invalid` for a run that has ended.
     """
     store = await loop.get_store()
     signal = await store.signal_run(run_id, name, value)
-    sent = await store.get_send(run_id)
-    if sent is not None and sent.status is SendStatus.WAITING_FOR_INPUT:
+    head, sent = await store.get_session(run_id), await store.get_send(run_id)
+    if head.owner is None and sent is not None and sent.status in _UNENDED:
         drive_runs(loop).start(run_id)
     return signal
 
@@ -417,6 +418,8 @@ class Driver:
         self._taken: dict[str, asyncio.Event] = {}
         # Runs that something was said to while a task here may have been about to leave them.
         self._again: set[str] = set()
+        # When runs go on that rest until a time; whoever delivers timers sees to it where this process ends before.
+        self._alarms: dict[str, asyncio.TimerHandle] = {}
 
     def choose(self, run_id: str, executor: LeafExecutor) -> None:
         """Let the leaves of a run run in an executor until it has ended."""
@@ -452,6 +455,9 @@ class Driver:
             return known
         in_flight = contextlib.ExitStack()
         in_flight.enter_context(self._here.work())
+        alarm = self._alarms.pop(run_id, None)
+        if alarm is not None:
+            alarm.cancel()
         # In a context of its own: it is nothing that a turn waits for which happens to start it.
         self._taken[run_id] = asyncio.Event()
         task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._in_background(run_id))
@@ -475,8 +481,10 @@ class Driver:
             while True:
                 self._again.discard(run_id)
                 scope = TurnScope(is_background=True)
-                await join(self.drive(run_id, scope, on_taken=on_taken), scope)
+                result = await join(self.drive(run_id, scope, on_taken=on_taken), scope)
                 if run_id not in self._again:
+                    if result.status is SendStatus.WAITING_FOR_INPUT:
+                        await self._set_alarm(run_id)
                     return
         except PowerLoopError as error:
             # Its events told of it; resume_run() goes on with it, and recover() where its process ended.
@@ -486,11 +494,29 @@ class Driver:
             self._taken.pop(run_id, None)
             self._tasks.pop(run_id, None)
 
+    async def _set_alarm(self, run_id: str) -> None:
+        """Go on with a run here at the time for which it waits, if it waits for one."""
+        loop = self._here
+        for timer in (await (await loop.get_store()).list_timers(run_id, limit=1)).items:
+            if timer.due_at_ms is not None:
+                in_s = max(timer.due_at_ms - loop.clock.now_ms(), 0) / 1000
+                ring = partial(_ring, weakref.ref(self), run_id)
+                self._alarms[run_id] = asyncio.get_running_loop().call_later(in_s, ring)
+
     @property
     def _here(self) -> StatefulAgentLoop:
         loop = self._loop()
-        assert loop is not None, "a driver is asked by its handle only"
+        if loop is None:
+            raise LoopClosedError("the loop of this driver is gone: make another on the same DSN")
         return loop
+
+
+def _ring(driver_of: Callable[[], Driver | None], run_id: str) -> None:
+    """Let a driver go on with a run, unless its handle is closed or gone."""
+    driver = driver_of()
+    if driver is not None:
+        with contextlib.suppress(LoopClosedError):
+            driver.start(run_id)
 
 
 async def _driven(loop: StatefulAgentLoop, run_id: str) -> WorkflowResult:
@@ -667,6 +693,7 @@ async def _go_on(
         models=loop.config.models,
         parent_session_id=run.parent_session_id,
         max_concurrency=run.options.get("max_concurrency", DEFAULT_CONCURRENCY),
+        deliver=loop.deliver_soon,
     )
     if recovers and sent is not None and sent.attempts > seat.kit.max_recoveries:
         return await engine.give_up(sent.attempts)

@@ -9,9 +9,9 @@ from typing import Any
 from power_loop.agent.loop import StatefulAgentLoop
 from power_loop.contracts.budgets import Budget
 from power_loop.contracts.errors import AgentError, RunNotFoundError, ToolError, WorkflowSpecError
+from power_loop.contracts.session_ids import RUN_PREFIX
 from power_loop.contracts.states import Effect
 from power_loop.contracts.tools import ToolContext, ToolDefinition
-from power_loop.contracts.workflow_runs import RUN_PREFIX
 from power_loop.core.turn.turn import id_of_place
 from power_loop.workflow.executors import LeafExecutor
 from power_loop.workflow.parse import problems_text, validate_workflow

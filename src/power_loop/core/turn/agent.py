@@ -13,6 +13,7 @@ from power_loop.contracts.llm import OutputSchema
 from power_loop.contracts.messages import Message, Role
 from power_loop.contracts.permissions import PermissionMode, PermissionRule
 from power_loop.contracts.records import AgentReport
+from power_loop.contracts.session_ids import is_run_id
 from power_loop.contracts.states import SendStatus
 from power_loop.core.context import texts
 from power_loop.tools.permissions import PermissionPolicy
@@ -92,6 +93,12 @@ class Agent:
         said = texts.agent_report(self.name, status.value, text, reason)
         message = Message(Role.USER, texts.content(said))
         return AgentReport(self.above[-1], f"{self.key}:end", message)
+
+    def run_to_wake(self, status: SendStatus) -> str | None:
+        """Return the workflow's run above it that may rest until a send of its ends so; None where it has none."""
+        if self.lifecycle is AgentLifecycle.DETACHED or status is SendStatus.WAITING_FOR_INPUT:
+            return None
+        return next((one for one in reversed(self.above) if is_run_id(one)), None)
 
 
 def policy_of(spec: AgentSpec) -> PermissionPolicy | None:

@@ -326,9 +326,10 @@ async def _rest(turn: Turn, status: SendStatus, reason: str | None = None) -> St
 
 
 def _wake_parent(turn: Turn) -> None:
-    """Let a report be read that was left with the end of the send."""
-    if turn.agents is not None and turn.report is not None:
-        turn.agents.wake(turn.report.session_id)
+    """Let a report be read that was left with the end of the send, or the run go on that rested until then."""
+    for woken_id in (None if turn.report is None else turn.report.session_id, turn.wakes):
+        if turn.agents is not None and woken_id is not None:
+            turn.agents.wake(woken_id)
 
 
 async def _fail(turn: Turn, error: Exception) -> None:

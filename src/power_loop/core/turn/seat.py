@@ -218,6 +218,7 @@ def turn_of(seat: TurnSeat, taken: Accepted, window: Window, options: SendOption
     )
     turn.next_input = taken.next_input
     turn.path, turn.agent, turn.agents = seat.path, seat.agent, seat.agents
+    turn.is_awaited = seat.paid_by is not None
     if seat.payer is not None:
         turn.be_paid_by(seat.payer)
     if taken.previous_owner is not None:

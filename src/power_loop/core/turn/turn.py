@@ -250,7 +250,9 @@ class Turn:
         "recalled",
         "repairs",
         "reply",
+        "is_awaited",
         "report",
+        "wakes",
         "request_id",
         "rest_status",
         "round",
@@ -303,6 +305,9 @@ class Turn:
         self.projected: tuple[ProjectedMessage, ...] = ()
         # What a sub-agent leaves to its parent with that end.
         self.report: AgentReport | None = None
+        # Somebody's turn waits for it, here or elsewhere, and goes on when it ends.
+        self.is_awaited = False
+        self.wakes: str | None = None
         self.round = 0
         self.rounds = 0
         self.tool_calls = 0
@@ -664,9 +669,11 @@ class Turn:
         text = self.final_text if reply is None else reply.message.text or self.final_text
         report = None if self.agent is None else self.agent.report(self.request_id, status, text, reason)
         self.report = report
+        self.wakes = None if self.agent is None or self.is_awaited else self.agent.run_to_wake(status)
+        said: dict[str, Any] = {"report": report, "wakes": self.wakes}
         if self.purse is None:
-            return SendEnd(status, recorded, self.projected, report=report)
-        return SendEnd(status, recorded, self.projected, self.purse.owed, has_payers=True, report=report)
+            return SendEnd(status, recorded, self.projected, **said)
+        return SendEnd(status, recorded, self.projected, self.purse.owed, has_payers=True, **said)
 
     def _project(self, messages: Sequence[Message]) -> tuple[ProjectedMessage, ...]:
         """Return how the projection shows the send with `messages` behind what the window has of it."""

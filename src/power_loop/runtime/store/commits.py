@@ -49,6 +49,7 @@ from power_loop.runtime.store.folds import Folds, refusal_of
 from power_loop.runtime.store.inbox import Inbox, next_input_of
 from power_loop.runtime.store.messages import Messages, message_row
 from power_loop.runtime.store.projections import Projections
+from power_loop.runtime.store.run_wakes import RunWakes
 from power_loop.runtime.store.sends import UNFINISHED_SENDS, Sends
 from power_loop.runtime.store.sessions import Head, Sessions, ttl_ms_of
 from power_loop.runtime.store.sql.database import Database, DuplicateKeyError, Statement, Transaction
@@ -80,6 +81,7 @@ class Commits:
         budgets: Budgets,
         boards: Boards,
         timers: TimerRows,
+        wakes: RunWakes,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -95,6 +97,7 @@ class Commits:
         self._budgets = budgets
         self._boards = boards
         self._timers = timers
+        self._wakes = wakes
 
     async def accept(self, claim: Claim, new: NewSend) -> Accepted | SendRecord | InboxRecord:
         """Take the lease and store the input of a new send, or return what has this `request_id` already, or the input
@@ -465,6 +468,8 @@ class Commits:
                 await self._budgets.settle_left(tx, session_id)
             if report is not None:
                 await self.leave_report(tx, report, at_ms=at_ms, op=op)
+            if end is not None and end.wakes is not None:
+                await self._wakes.wake(tx, end.wakes, at_ms=at_ms)
 
         async def landed(tx: Transaction) -> bool:
             if await self._sessions.has_op(tx, session_id, op):

@@ -26,8 +26,9 @@ class Stalled:
         # A lease that is free is at 0: where no index leaves those out, the lower bound does.
         held = (
             f"{columns} FROM {{sessions}} s {last_send} WHERE s.owner IS NOT NULL AND s.lease_until_ms BETWEEN 1 AND ?"
-            # What somebody waits for and pays for goes on with the send of theirs.
-            " AND (p.paid_by IS NULL OR p.status <> 'running')"
+            # What somebody waits for and pays for goes on with the send of theirs, as long as that runs.
+            " AND (p.paid_by IS NULL OR p.status <> 'running' OR NOT EXISTS (SELECT 1 FROM {sends} y"
+            " WHERE y.session_id = p.paid_by AND y.idx = p.paid_by_send AND y.status = 'running'))"
         )
         self._expired = render(f"{held} ORDER BY s.lease_until_ms, s.id LIMIT ?")
         self._of_owner = render(

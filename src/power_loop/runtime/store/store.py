@@ -42,7 +42,14 @@ from power_loop.contracts.records import (
 )
 from power_loop.contracts.session_ids import check_session_id, is_session_id
 from power_loop.contracts.states import CallState, SessionState
-from power_loop.contracts.timers import NewTimer, TimerClaim, TimerDelivery, TimerRecord, check_timer_id
+from power_loop.contracts.timers import (
+    NewTimer,
+    TimerClaim,
+    TimerDelivery,
+    TimerMaker,
+    TimerRecord,
+    check_timer_id,
+)
 from power_loop.contracts.tools import ToolBody
 from power_loop.contracts.upkeep import BackedUp, Checkpointed, Vacuumed
 from power_loop.contracts.workflow_runs import (
@@ -69,6 +76,7 @@ from power_loop.runtime.store.messages import Messages
 from power_loop.runtime.store.operations import Operations
 from power_loop.runtime.store.outsiders import Outsiders
 from power_loop.runtime.store.projections import Projections
+from power_loop.runtime.store.run_wakes import RunWakes
 from power_loop.runtime.store.sends import Sends
 from power_loop.runtime.store.sessions import Sessions, not_found
 from power_loop.runtime.store.sql.database import Body, Database, Landed, T, Transaction
@@ -106,6 +114,7 @@ class Rooms:
         self.boards = Boards(render)
         self.runs = RunRows(render)
         self.timers = TimerRows(render, self.sessions)
+        self.wakes = RunWakes(render, self.sessions)
         self.memo: dict[str, Any] = {}
 
 
@@ -140,11 +149,19 @@ class SqlSessionStore(Operations):
             budgets=rooms.budgets,
             boards=rooms.boards,
             timers=rooms.timers,
+            wakes=rooms.wakes,
         )
         self._outsiders = Outsiders(
             database, self._clock, sessions=rooms.sessions, inbox=rooms.inbox, commits=self._commits
         )
-        self._timers = TimerMoves(database, self._clock, rows=rooms.timers, sessions=rooms.sessions, inbox=rooms.inbox)
+        self._timers = TimerMoves(
+            database,
+            self._clock,
+            rows=rooms.timers,
+            sessions=rooms.sessions,
+            inbox=rooms.inbox,
+            wakes=rooms.wakes,
+        )
         self._stalled = StalledReads(database, self._clock, rooms.stalled)
         self._runs = RunCommits(
             database,
@@ -155,8 +172,9 @@ class SqlSessionStore(Operations):
             messages=rooms.messages,
             blobs=rooms.blobs,
             budgets=rooms.budgets,
-            commits=self._commits,
             rows=rooms.runs,
+            timers=rooms.timers,
+            wakes=rooms.wakes,
         )
         self._claims = Claims(database, self._clock, sessions=rooms.sessions, stalled=rooms.stalled)
 
@@ -811,13 +829,20 @@ class SqlSessionStore(Operations):
         limit: int,
         timer_ids: Sequence[str] | None = None,
         dead_owners: Sequence[str] = (),
+        made_by: TimerMaker | None = None,
     ) -> tuple[TimerClaim, ...]:
         """Give due timers to `owner`, the longest overdue first, at most `limit` and at most 200, or those of
-        `timer_ids` that are due. A claim that nothing came of within `ttl_s` is given to the next who asks; what one of
-        `dead_owners` has claimed is due at once. Raises `store.schema_newer`."""
+        `timer_ids` or of a maker that are due. A claim that nothing came of within `ttl_s` is given to the next who
+        asks; what one of `dead_owners` has claimed is due at once. Raises `store.schema_newer`."""
         check_whole("limit", limit, least=1)
-        ttl_ms = round(ttl_s * 1000)
-        return await self._timers.claim(owner, ttl_ms=ttl_ms, limit=limit, only=timer_ids, dead_owners=dead_owners)
+        return await self._timers.claim(
+            owner,
+            ttl_ms=round(ttl_s * 1000),
+            limit=limit,
+            only=timer_ids,
+            dead_owners=dead_owners,
+            made_by=made_by,
+        )
 
     async def list_timer_owners(self, *, within_s: float) -> tuple[str, ...]:
         """Return who holds claims of timers that are over within so many seconds."""
@@ -827,7 +852,8 @@ class SqlSessionStore(Operations):
         """Put a firing's input into its session's inbox under the request id `{timer id}:{number}` and move the timer
         on, in one transaction; end it where the session is closed. None where the claim was lost: nothing was done.
 
-        Raises `session.inbox_full`.
+        The timer of a workflow for its own run brings no input: it wakes the run, if that rests. Raises
+        `session.inbox_full`.
         """
         return await self._timers.deliver(claim, message, input_hash)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 
 from power_loop.contracts.clock import Clock
 from power_loop.contracts.messages import Message, clean_text
@@ -14,6 +15,7 @@ from power_loop.contracts.timers import (
     NewTimer,
     TimerClaim,
     TimerDelivery,
+    TimerMaker,
     TimerRecord,
     check_timer_id,
     check_timer_name,
@@ -22,6 +24,7 @@ from power_loop.runtime.store.commits import new_op
 from power_loop.runtime.store.inbox import Inbox
 from power_loop.runtime.store.messages import message_row
 from power_loop.runtime.store.outsiders import MAX_WAITING, inbox_full
+from power_loop.runtime.store.run_wakes import RunWakes
 from power_loop.runtime.store.sessions import Sessions
 from power_loop.runtime.store.sql.database import Database, T, Transaction
 from power_loop.runtime.store.timers import TimerRows, timer_not_found
@@ -35,12 +38,22 @@ _MAX_PAGE = 1_000
 class TimerMoves:
     """Makes the moves of timers, one transaction each, by the time of the store."""
 
-    def __init__(self, database: Database, clock: Clock, *, rows: TimerRows, sessions: Sessions, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        rows: TimerRows,
+        sessions: Sessions,
+        inbox: Inbox,
+        wakes: RunWakes,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._rows = rows
         self._sessions = sessions
         self._inbox = inbox
+        self._wakes = wakes
 
     async def schedule(self, new: NewTimer) -> TimerRecord:
         """Make a timer, or return the one that was made of the same request."""
@@ -93,15 +106,34 @@ class TimerMoves:
         return await self._database.read(body)
 
     async def claim(
-        self, owner: str, *, ttl_ms: int, limit: int, only: Sequence[str] | None, dead_owners: Sequence[str]
+        self,
+        owner: str,
+        *,
+        ttl_ms: int,
+        limit: int,
+        only: Sequence[str] | None,
+        dead_owners: Sequence[str],
+        made_by: TimerMaker | None,
     ) -> tuple[TimerClaim, ...]:
         """Give out due timers to an owner, who has so long to deliver each, with what dead owners have claimed."""
         at_ms, op = self._clock.now_ms(), new_op()
+        if made_by is not None and not dead_owners:
+            # Who looks for a maker's looks often, and seldom finds any: that writes nothing.
+            has_due = await self._database.read(lambda tx: self._rows.has_due(tx, made_by, at_ms=at_ms))
+            if not has_due:
+                return ()
 
         async def body(tx: Transaction) -> list[TimerClaim]:
             await self._rows.free(tx, dead_owners, at_ms=at_ms, op=op)
             return await self._rows.claim(
-                tx, owner, at_ms=at_ms, until_ms=at_ms + ttl_ms, limit=min(limit, MAX_CLAIMS), only=only, op=op
+                tx,
+                owner,
+                at_ms=at_ms,
+                until_ms=at_ms + ttl_ms,
+                limit=min(limit, MAX_CLAIMS),
+                only=only,
+                made_by=made_by,
+                op=op,
             )
 
         # Run twice, the second one finds the rows of the first claimed, and they come again when that is over.
@@ -125,6 +157,15 @@ class TimerMoves:
         timer, session_id = claim.timer, claim.timer.session_id
         _, text = message_row(message)
         position = 0
+
+        async def wake(tx: Transaction) -> TimerDelivery:
+            if not await self._wakes.is_run(tx, session_id):
+                return await body(tx)  # a conversation that is called like a run
+            # The head first here too.
+            was_resting = await self._wakes.wake(tx, session_id, at_ms=at_ms)
+            if not await self._rows.move_on(tx, claim, at_ms=at_ms, op=op, delivered=1, missed=0, vetoed=0):
+                raise _ClaimLost
+            return replace(await self._delivery(tx, timer.id, None, not was_resting), woke_run=was_resting)
 
         async def body(tx: Transaction) -> TimerDelivery:
             nonlocal position
@@ -155,7 +196,7 @@ class TimerMoves:
                 await self._sessions.tell_of_work(tx, session_id)
             return await self._delivery(tx, timer.id, position, is_turn_running)
 
-        return await self._settle("deliver_timer", claim, body, op)
+        return await self._settle("deliver_timer", claim, wake if timer.is_of_a_run else body, op)
 
     async def drop(self, claim: TimerClaim, *, is_veto: bool) -> TimerRecord | None:
         """Leave a firing out, and move the timer on; None where the claim was lost."""

@@ -104,6 +104,8 @@ class TimerRows:
         due, skip = f"SELECT {_COLUMNS} FROM {{timers}} WHERE wake_at_ms <= ?", render.dialect.skip_locked
         self._due = render(f"{due} ORDER BY wake_at_ms, id LIMIT ?{skip}")
         self._is_due = render(f"{due} AND id = ?{skip}")
+        self._due_of = render(f"{due} AND made_by = ? ORDER BY wake_at_ms, id LIMIT ?{skip}")
+        self._has_due = render("SELECT 1 FROM {timers} WHERE wake_at_ms <= ? AND made_by = ? LIMIT 1")
         self._claim = render(
             f"UPDATE {{timers}} SET owner = ?, epoch = epoch + 1, wake_at_ms = ?, op = ? WHERE id = ? AND {IS_KNOWN}"
         )
@@ -241,13 +243,19 @@ class TimerRows:
             )
         return bool(await tx.execute(self._end, (TimerState.CANCELLED.value, at_ms, op, timer_id)))
 
-    async def end_all(self, tx: Transaction, session_id: str, *, at_ms: int, op: str) -> int:
-        """End the timers of a session that is closed; return how many."""
-        return await tx.execute(self._end_all, (TimerState.SESSION_CLOSED.value, at_ms, op, session_id))
+    async def end_all(
+        self, tx: Transaction, session_id: str, *, at_ms: int, op: str, state: TimerState = TimerState.SESSION_CLOSED
+    ) -> int:
+        """End the timers of a session, such as one that is closed; return how many."""
+        return await tx.execute(self._end_all, (state.value, at_ms, op, session_id))
 
     async def owners(self, tx: Transaction, *, at_ms: int, until_ms: int) -> tuple[str, ...]:
         """Return who holds claims that are over by then."""
         return tuple([owner for (owner,) in await tx.query(self._owners, (at_ms, until_ms))])
+
+    async def has_due(self, tx: Transaction, made_by: TimerMaker, *, at_ms: int) -> bool:
+        """Tell whether a timer of a maker is due."""
+        return bool(await tx.query(self._has_due, (at_ms, made_by.value)))
 
     async def free(self, tx: Transaction, owners: Sequence[str], *, at_ms: int, op: str) -> None:
         """Let what these owners have claimed be due again."""
@@ -255,10 +263,21 @@ class TimerRows:
             await tx.execute(self._free, (at_ms, op, owner, at_ms))
 
     async def claim(
-        self, tx: Transaction, owner: str, *, at_ms: int, until_ms: int, limit: int, only: Sequence[str] | None, op: str
+        self,
+        tx: Transaction,
+        owner: str,
+        *,
+        at_ms: int,
+        until_ms: int,
+        limit: int,
+        only: Sequence[str] | None,
+        made_by: TimerMaker | None,
+        op: str,
     ) -> list[TimerClaim]:
         """Give out due timers, the longest overdue first. Raises `store.schema_newer`."""
-        if only is None:
+        if made_by is not None:
+            rows = await tx.query(self._due_of, (at_ms, made_by.value, limit))
+        elif only is None:
             rows = await tx.query(self._due, (at_ms, limit))
         else:
             rows = [row for one in only[:limit] for row in await tx.query(self._is_due, (at_ms, one))]

@@ -8,6 +8,7 @@ from power_loop.contracts.clock import Clock
 from power_loop.contracts.errors import InputError, RunNotFoundError, StoreCorruptError
 from power_loop.contracts.messages import clean_text
 from power_loop.contracts.records import Lease
+from power_loop.contracts.timers import TimerState
 from power_loop.contracts.workflow_runs import (
     NewRun,
     RunEnd,
@@ -20,11 +21,13 @@ from power_loop.runtime.store.blobs import Blobs
 from power_loop.runtime.store.budgets import Budgets
 from power_loop.runtime.store.children import Children
 from power_loop.runtime.store.codec import encode_json, encode_value
-from power_loop.runtime.store.commits import Commits, new_op
+from power_loop.runtime.store.commits import new_op
 from power_loop.runtime.store.messages import Messages, message_row
+from power_loop.runtime.store.run_wakes import RunWakes
 from power_loop.runtime.store.sends import Sends
 from power_loop.runtime.store.sessions import Sessions
 from power_loop.runtime.store.sql.database import Database, Statement, Transaction
+from power_loop.runtime.store.timers import TimerRows
 from power_loop.runtime.store.workflow_rows import RunRows
 
 #: Signals that one run may be sent, those that nobody waited for included.
@@ -46,8 +49,9 @@ class RunCommits:
         messages: Messages,
         blobs: Blobs,
         budgets: Budgets,
-        commits: Commits,
         rows: RunRows,
+        timers: TimerRows,
+        wakes: RunWakes,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -57,8 +61,9 @@ class RunCommits:
         self._messages = messages
         self._blobs = blobs
         self._budgets = budgets
-        self._commits = commits
         self._rows = rows
+        self._timers = timers
+        self._wakes = wakes
 
     async def create(self, run: NewRun, *, lease: Lease | None) -> WorkflowRunRecord:
         """Make a run with its session, or return the one that is there already."""
@@ -114,8 +119,9 @@ class RunCommits:
                 return
             if end.send.has_payers:
                 await self._budgets.settle_left(tx, run_id)
-            if end.send.report is not None:
-                await self._commits.leave_report(tx, end.send.report, at_ms=at_ms, op=op)
+            await self._timers.end_all(tx, run_id, at_ms=at_ms, op=op, state=TimerState.CANCELLED)
+            for timer in end.timers:
+                await self._timers.insert_absent(tx, timer, at_ms=at_ms, op=op)
 
         async def landed(tx: Transaction) -> bool:
             if await self._sessions.has_op(tx, run_id, op):
@@ -124,9 +130,11 @@ class RunCommits:
             return end is not None and await self._sends.has_op(tx, run_id, send_index, op)
 
         await self._database.write("end_run" if end is not None else "advance_run", body, landed=landed)
+        if end is not None and end.timers:
+            self._timers.bell.ring()
 
     async def signal(self, run_id: str, name: str, value: Any) -> WorkflowSignalRecord:
-        """Leave a signal, and let the engine that runs hear of it."""
+        """Leave a signal, and let the engine that runs hear of it, or wake a run that rests."""
         given: Any = name
         if not isinstance(given, str) or not given.strip() or len(given) > _MAX_NAME_CHARS:
             raise InputError(f"the name of a signal is {name!r:.80}: give text of 1 to {_MAX_NAME_CHARS} characters")
@@ -143,6 +151,8 @@ class RunCommits:
             position = await self._rows.add_signal(tx, run_id, clean_text(name), text, at_ms=at_ms, op=op)
             if position > MAX_SIGNALS:
                 raise InputError(f"run {run_id!r} was sent {MAX_SIGNALS} signals, which is as many as it takes")
+            # In the same move: whoever dies behind it leaves a run that is found.
+            await self._wakes.wake(tx, run_id, at_ms=at_ms)
             return WorkflowSignalRecord(run_id, position, clean_text(name), value, at_ms)
 
         async def landed(tx: Transaction) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from power_loop import SendStatus, SessionState, SessionStore
+from power_loop import After, SendStatus, SessionState, SessionStore
 from power_loop.errors import InputError, LeaseLostError, RunNotFoundError, SessionNotFoundError, StoreCorruptError
 from power_loop.messages import user_message
 from power_loop.storage import (
+    ANY_SIGNALS,
     Accepted,
-    AgentReport,
     NewChild,
     NewRun,
+    NewTimer,
     RunEnd,
     RunWrite,
     SendEnd,
@@ -20,7 +21,8 @@ from power_loop.storage import (
     WorkflowStepRecord,
 )
 from power_loop.testing.conformance.cases import Place, check, raises
-from power_loop.testing.conformance.parts import HandClock, accepted, answer, claim, new_session
+from power_loop.testing.conformance.parts import HandClock, accepted, answer, claim, new_send, new_session
+from power_loop.timers import Schedule, TimerMaker
 
 AGENT = {"name": "tea"}
 SPEC = {"name": "tea", "root": {"type": "agent", "id": "a"}}
@@ -51,9 +53,9 @@ async def advance(store: SessionStore, held: Accepted, write: RunWrite, end: Run
     await store.advance_run(held.lease, write, at_seq=held.next_seq, send_index=held.send_index, end=end)
 
 
-def ended(state: str = "completed", *, report: AgentReport | None = None, **members: Any) -> RunEnd:
+def ended(state: str = "completed", **members: Any) -> RunEnd:
     """Return the end of a run."""
-    send = SendEnd(SendStatus.COMPLETED, {"text_seq": 2}, report=report)
+    send = SendEnd(SendStatus.COMPLETED, {"text_seq": 2})
     return replace(RunEnd(state, send, output=["茶"], message=answer("Tea.")), **members)
 
 
@@ -123,9 +125,9 @@ async def the_end_of_a_run_brings_all_that_belongs_to_it(store: SessionStore, cl
     await store.create_child(leaf, lease=held.lease)
     await advance(store, held, RunWrite(made=(step("a", child_session_id="agt_1"),)))
     clock.ms += 1000
-    report = AgentReport("sess_1", "run_1:end", user_message("It is done."))
+    timers = (_timer("end", "sess_1", After(0)), _timer("none", "sess_2", After(0)))
     write = RunWrite(changed=(step("a", "completed", child_session_id="agt_1"),), closes=("agt_1",))
-    await advance(store, held, write, ended(report=report))
+    await advance(store, held, write, ended(timers=timers))
     run, [one], _ = await store.read_journal("run_1")
     assert (run.state, run.output, run.error, run.ended_at_ms) == ("completed", ["茶"], None, clock.ms)
     assert one.state == "completed"
@@ -134,7 +136,12 @@ async def the_end_of_a_run_brings_all_that_belongs_to_it(store: SessionStore, cl
     assert send is not None
     assert send.status is SendStatus.COMPLETED
     assert [record.message.text for record in await store.get_messages("run_1")] == ["hello", "Tea."]
-    assert [record.request_id for record in await store.get_inbox("sess_1")] == ["run_1:end"]
+    [timer] = (await store.list_timers()).items
+    assert (timer.id, timer.session_id, timer.made_by) == ("tmr_end", "sess_1", TimerMaker.WORKFLOW)
+    [due] = await store.claim_timers("alice", ttl_s=60, limit=5, made_by=TimerMaker.WORKFLOW)
+    assert (await store.deliver_timer(due, due.timer.message, input_hash="")) is not None
+    assert [record.request_id for record in await store.get_inbox("sess_1")] == ["tmr_end:1"]
+    assert await store.claim_timers("alice", ttl_s=60, limit=5, made_by=TimerMaker.WORKFLOW) == ()
     with raises(LeaseLostError):
         await advance(store, held, RunWrite(), ended("failed"))
 
@@ -152,6 +159,89 @@ async def a_run_that_waits_rests_and_goes_on(store: SessionStore) -> None:
     assert (await store.get_run("run_1")).state == "running"
     await advance(store, again, RunWrite(), ended())
     assert (await store.get_run("run_1")).state == "completed"
+
+
+def _timer(name: str, session_id: str, schedule: Schedule) -> NewTimer:
+    message = user_message("It is done.")
+    return NewTimer(f"tmr_{name}", session_id, message, "", schedule, made_by=TimerMaker.WORKFLOW, max_timers=None)
+
+
+_WAITS = SendEnd(SendStatus.WAITING_FOR_INPUT, {})
+
+
+async def _is_left(store: SessionStore) -> bool:
+    """Tell whether the first run is there for whoever drives what is left, and take it."""
+    found = await store.claim_stalled("worker", ttl_s=60, limit=5)
+    assert [one.session_id for one in found] in ([], ["run_1"])
+    return bool(found)
+
+
+@check()
+async def a_run_that_rests_is_woken_by_its_timer(store: SessionStore, clock: HandClock) -> None:
+    held = await begun(store)
+    for nth in (1, 2):
+        rests = RunEnd("waiting", _WAITS, is_final=False, timers=(_timer(f"{nth}", "run_1", After(60)),))
+        await advance(store, held, RunWrite(), rests)
+        assert not await _is_left(store)
+        # Each rest has its own: what it was woken by otherwise counts no more.
+        assert [one.id for one in (await store.list_timers("run_1")).items] == [f"tmr_{nth}"]
+        clock.ms += 60_000
+        [claim_of_it] = await store.claim_timers("alice", ttl_s=60, limit=5)
+        delivery = await store.deliver_timer(claim_of_it, claim_of_it.timer.message, input_hash="")
+        assert delivery is not None
+        assert (delivery.woke_run, delivery.input, delivery.timer.is_armed) == (True, None, False)
+        assert (await store.get_run("run_1")).state == "running"
+        assert await store.get_inbox("run_1") == ()
+        assert await _is_left(store)
+        held = await store.take_up(claim("run_1", "alice", dead_owner="worker"))
+        sent = await store.get_send("run_1")
+        # Whoever was woken had not died.
+        assert sent is not None
+        assert (sent.status, sent.attempts) == (SendStatus.RUNNING, 1)
+    await advance(store, held, RunWrite(), ended())
+    assert (await store.list_timers()).items == ()
+
+
+@check()
+async def a_signal_wakes_a_run_that_rests_and_no_other(store: SessionStore) -> None:
+    held = await begun(store)
+    await store.signal_run("run_1", "go")
+    assert not await _is_left(store)
+    signals = (await store.get_run_signals("run_1"))[-1].position
+    heard = replace(held.lease, signals=ANY_SIGNALS)
+    rests = RunEnd("waiting", _WAITS, is_final=False)
+    await store.advance_run(heard, RunWrite(), at_seq=held.next_seq, send_index=1, end=rests)
+    assert not await _is_left(store)
+    assert (await store.signal_run("run_1", "go")).position == signals + 1
+    assert await _is_left(store)
+
+
+@check()
+async def the_end_of_a_leaf_wakes_its_run_in_the_same_move(store: SessionStore) -> None:
+    held = await begun(store)
+    place: dict[str, Any] = {"parent_id": "run_1", "parent_send": 1, "root_id": "run_1", "depth": 1}
+    await store.create_child(NewChild("agt_1", None, AGENT, **place), lease=held.lease)
+    leaf = await accepted(store, "agt_1")
+    await advance(store, held, RunWrite(), RunEnd("waiting", _WAITS, is_final=False))
+    assert not await _is_left(store)
+    await store.end_send(leaf.lease, leaf.send_index, SendEnd(SendStatus.COMPLETED, {}, wakes="run_1"))
+    assert await _is_left(store)
+
+
+@check()
+async def what_a_send_pays_for_is_left_only_once_that_does_not_run(store: SessionStore, clock: HandClock) -> None:
+    await new_session(store)
+    payer = await accepted(store, "sess_1")
+    await store.create_run(new_run(parent_id="sess_1"))
+    new = replace(new_send(), paid_by=("sess_1", payer.send_index))
+    assert isinstance(await store.accept(claim("run_1", "dead"), new), Accepted)
+
+    async def found() -> list[str]:
+        return [one.session_id for one in await store.find_stalled(dead_owners=["dead"])]
+
+    assert await found() == []
+    await store.end_send(payer.lease, payer.send_index, SendEnd(SendStatus.COMPLETED, {}))
+    assert await found() == ["run_1"]
 
 
 @check()
