@@ -169,6 +169,12 @@ CAUGHT: dict[str, Cell] = {
     "makes_agents_anew": MatrixRow(
         "sub_agent/commit.after:accept#2/sigkill/resume", "2 sessions below it were made for one call"
     ),
+    "fires_twice": MatrixRow("timer/commit.after:deliver_timer#1/sigkill/resume", "has to be"),
+    "loses_firings": MatrixRow("timer/commit.after:deliver_timer#1/sigkill/again", "has to be"),
+    "steps_apart": MatrixRow("workflow/commit.after:end_run#2/sigkill/resume", "steps are left"),
+    "runs_finished_steps_again": MatrixRow(
+        "workflow/commit.after:advance_run#2/sigkill/again", "had settled as .*, and became"
+    ),
     "cancels_the_next": Race("caused", deaths=0.0, stops=0.0),
     "retries_blindly": LostCommit("refused", "input", is_executed=True),
     "believes_blindly": LostCommit("acknowledged", "answer", is_executed=False),

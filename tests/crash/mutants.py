@@ -16,10 +16,25 @@ from types import FunctionType
 from typing import Any
 
 from power_loop.agent import kit, subagents
+from power_loop.contracts.messages import Message
 from power_loop.contracts.states import Effect
+from power_loop.contracts.timers import TimerClaim
 from power_loop.core.turn import drive, tool_batch, turn
-from power_loop.runtime.store import budgets, commits, inbox, sends, sessions, tool_calls, usage
+from power_loop.runtime.store import (
+    budgets,
+    commits,
+    inbox,
+    sends,
+    sessions,
+    timer_moves,
+    tool_calls,
+    usage,
+    workflow_commits,
+)
+from power_loop.runtime.store.messages import message_row
 from power_loop.runtime.store.sql import server_clock, server_work, sqlite_threads
+from power_loop.workflow import run as runs
+from power_loop.workflow.journal import Journal, StepState
 
 # A statement that changes nothing, in the place of one that should.
 _NOTHING: Any = ("SELECT 1", ())
@@ -309,6 +324,79 @@ def makes_agents_anew() -> None:
         return of_call(parent_id, f"{key}.{os.getpid()}")
 
     _replace(subagents, agent_id_of=of_process)
+
+
+def fires_twice() -> None:
+    """A timer moves on in a transaction of its own behind its firing, and each try of that is another request."""
+
+    async def deliver(self: Any, claim: TimerClaim, message: Message, input_hash: str) -> Any:
+        position = await _leave_firing(self, claim, message, f"{claim.timer.request_id}.{claim.timer.epoch}")
+        return await _move_on(self, claim, position)
+
+    _replace(timer_moves.TimerMoves, deliver=deliver)
+
+
+def loses_firings() -> None:
+    """A timer moves on in a transaction of its own, before the one that brings its firing to the session."""
+
+    async def deliver(self: Any, claim: TimerClaim, message: Message, input_hash: str) -> Any:
+        await _move_on(self, claim, None)
+        position = await _leave_firing(self, claim, message, claim.timer.request_id)
+        return await self._database.write(
+            "deliver_timer", lambda tx: self._delivery(tx, claim.timer.id, position, False)
+        )
+
+    _replace(timer_moves.TimerMoves, deliver=deliver)
+
+
+async def _leave_firing(moves: Any, claim: TimerClaim, message: Message, request_id: str) -> int:
+    async def body(tx: Any) -> int:
+        session_id, op = claim.timer.session_id, commits.new_op()
+        await moves._sessions.count_input(tx, session_id, at_ms=claim.at_ms)
+        position = (await moves._sessions.inbox_of(tx, session_id))[0]
+        facts = {"input_hash": "h", "body": message_row(message)[1], "options": "{}", "at_ms": claim.at_ms, "op": op}
+        await tx.execute(*moves._inbox.insert(session_id, position, request_id=request_id, **facts))
+        await moves._sessions.tell_of_work(tx, session_id)
+        return int(position)
+
+    return int(await moves._database.write("deliver_timer", body))
+
+
+async def _move_on(moves: Any, claim: TimerClaim, position: int | None) -> Any:
+    async def body(tx: Any) -> Any:
+        counts = {"delivered": 1, "missed": 0, "vetoed": 0}
+        await moves._rows.move_on(tx, claim, at_ms=claim.at_ms, op=commits.new_op(), **counts)
+        return await moves._delivery(tx, claim.timer.id, position, False)
+
+    return await moves._database.write("deliver_timer", body)
+
+
+def steps_apart() -> None:
+    """What came of a workflow's steps is stored behind the move that it belongs to, in a transaction of its own."""
+    advance = workflow_commits.RunCommits.advance
+
+    async def advance_apart(self: Any, lease: Any, write: Any, **more: Any) -> None:
+        late = self._rows.writes(lease.session_id, dataclasses.replace(write, made=(), taken=(), dropped=(), spec=None))
+        await advance(self, lease, dataclasses.replace(write, changed=()), **more)
+        if late:
+            await self._database.write("advance_run", lambda tx: tx.execute_all(late))
+
+    _replace(workflow_commits.RunCommits, advance=advance_apart)
+
+
+def runs_finished_steps_again() -> None:
+    """Whoever goes on with a workflow does again what its agents had finished."""
+    read = runs.journal_of
+
+    def forget(run: Any, steps: Any, signals: Any) -> Journal:
+        journal = read(run, steps, signals)
+        for record in list(journal.records.values()):
+            if record.kind == "agent" and record.state is StepState.COMPLETED and not signals:
+                again = {"state": StepState.STARTED, "attempt": record.attempt + 1, "output": None}
+                journal.note(dataclasses.replace(record, **again, ended_at_ms=None, more={}))
+        return journal
+
+    _replace(runs, journal_of=forget)
 
 
 def cancels_the_next() -> None:

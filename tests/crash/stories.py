@@ -21,6 +21,10 @@ REFUND, BOOK, WIRE, RETRY = "Refund it.", "Book it.", "Wire it.", "Try it, and a
 HINT, QUEUE = "Hear me out.", "Wait for me."
 SERVE = "Let the server run."
 HAND_OUT, WORK = "Let two do it side by side.", {"a": "Charge a.", "b": "Save b."}
+#: What a session is woken with: by its own note once, and twice by a timer of the application.
+ALARM, WAKE, TICK = "Wake me.", "A wake-up that you scheduled is due. Your note: Charge it.", "Tick."
+#: What the agents of a workflow are told.
+PLAN, CHARGE_IT, SAVE_IT = "Plan it.", "See to it: charge", "See to it: save"
 FOLLOW_UP, FOLLOW_UP_ANSWER = "And then?", "Then seven."
 
 #: The sessions of a process that carries a story out in several at once.
@@ -187,6 +191,12 @@ _BY_TEXT: dict[str, tuple[Reply, ...]] = {
     QUEUE: (_call("queue:a"), Report()),
     SERVE: (_call("background_run:a"), _call("background_check:a"), Report()),
     HAND_OUT: (_call("spawn_agent:a", "spawn_agent:b"), Report()),
+    ALARM: (_call("schedule_wakeup:a"), Say("I will.")),
+    WAKE: (_call("charge:w"), Report()),
+    TICK: (_call("save:t"), Report()),
+    PLAN: (Say('{"parts": ["charge", "save"]}'),),
+    CHARGE_IT: (_call("charge:a"), Say("It is charged.")),
+    SAVE_IT: (_call("save:b"), Report()),
     WORK["a"]: (_call("charge:a"), Report()),
     WORK["b"]: (_call("save:b"), Report()),
     **{story.text: story.replies for story in STORIES.values()},
@@ -240,6 +250,8 @@ def _arguments(name: str, id_: str) -> str:
     """Return the arguments of a call; a command in the background goes on until it is ended."""
     if name == "spawn_agent":
         return json.dumps({"agent": "clerk", "input": WORK[id_]})
+    if name == "schedule_wakeup":
+        return json.dumps({"note": "Charge it.", "at": "2026-01-01T09:00"})
     if name == "background_run":
         return json.dumps({"command": f"echo {id_} >>jobs; exec sleep 600"})
     return json.dumps({"job": "job_1"} if name == "background_check" else {"id": id_})

@@ -39,8 +39,9 @@ def named_moves(*paths: Path) -> set[str]:
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
                 continue
             name = node.args[0]
-            if node.func.attr in ("write", "_write") and isinstance(name, ast.Constant) and isinstance(name.value, str):
-                found.add(name.value)
+            if node.func.attr in ("write", "_write", "_settle"):
+                names = (name.body, name.orelse) if isinstance(name, ast.IfExp) else (name,)
+                found |= {one.value for one in names if isinstance(one, ast.Constant) and isinstance(one.value, str)}
     return found
 
 

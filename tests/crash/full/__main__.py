@@ -95,7 +95,12 @@ class Run:
         self.scenarios = [one for one in SCENARIOS if names is None or one.name in names]
         self.kinds = options.kinds.split(",") if options.kinds else None
         self._planned: Counter[str] = Counter()
-        self._not_run = [f"{name}, `{kind}`: {reason}" for (name, kind), reason in lanes.BEYOND.items()]
+        mine = {one.name for one in self.scenarios}
+        self._not_run = [
+            f"{', '.join((name, *backend))}, `{kind}`: {reason}"
+            for (name, kind, *backend), reason in lanes.BEYOND.items()
+            if name in mine
+        ]
         self._end = time.monotonic() + options.minutes * 60 if options.minutes else None
 
     def all(self) -> None:

@@ -32,6 +32,7 @@ from power_loop import (
     SessionStore,
     StatefulAgentLoop,
     StatefulResult,
+    TimerRunner,
     ToolContext,
     agent_tools,
     open_store,
@@ -47,8 +48,9 @@ from power_loop.runtime.store.sql import mysql, postgres
 from power_loop.sandbox import LocalShellBackend
 from power_loop.testing import Scenario, crash_point, crash_problem
 from power_loop.testing.matrix.scenarios import WAYS
-from power_loop.timers import Clock
-from power_loop.tools import ToolTransaction, Waiting, background_tools
+from power_loop.timers import Clock, Every, Missed
+from power_loop.tools import ToolTransaction, Waiting, background_tools, wakeup_tools
+from power_loop.workflow import RunStatus, create_workflow, drive_runs, resume_run, signal_run
 from tests.crash import stories
 from tests.model_server import check_anthropic_request, check_openai_request
 
@@ -243,10 +245,11 @@ def make_loop(dsn: str, *, clock: Clock | None = None) -> StatefulAgentLoop:
     loop = StatefulAgentLoop(
         llm=Model(),
         dsn=dsn,
-        tool_registry=[*TOOLS, *agent_tools([CLERK]), *background_tools(shell)],
+        tool_registry=[*TOOLS, *agent_tools([CLERK]), *background_tools(shell), *wakeup_tools()],
         config=LoopConfig(projection=Projection(), prices=PRICES),
         clock=clock,
     )
+    drive_runs(loop)
     _here[:] = [loop]
     return loop
 
@@ -412,6 +415,82 @@ async def sub_agent(loop: StatefulAgentLoop, session_id: str) -> StatefulResult:
     return await _send(loop, session_id, stories.HAND_OUT, budget=PLENTY)
 
 
+# Due since then, so that nobody has to wait for it.
+_LONG_AGO_MS = 1_767_225_600_000
+# How long others wait for what a dead process had claimed, in seconds.
+_CLAIM_S = 0.5
+
+
+async def timer(loop: StatefulAgentLoop, session_id: str) -> list[str]:
+    """Let a session be woken by what its model noted, and twice by the application; each wake-up has its effect."""
+    await _send(loop, session_id, stories.ALARM)
+    twice = Every(60, start=_LONG_AGO_MS, missed=Missed.ALL, max_runs=2)
+    await loop.schedule_timer(session_id, stories.TICK, twice, request_id="twice")
+    runner = TimerRunner(loop, claim_ttl_s=_CLAIM_S, hook_timeout_s=_CLAIM_S / 2, recover_every_s=None)
+    store: Any = await loop.get_store()
+    while armed := (await loop.list_timers(session_id)).items:
+        # What a process that died did not answer is answered before the next one comes.
+        await loop.resume(session_id)
+        await loop.drive_inbox(session_id)
+        first = min(armed, key=lambda one: one.made_by.value)
+        if not await runner.fire_due(timer_ids=[first.id]):
+            await asyncio.sleep(min(await store.next_timer_in_s() or 0.0, _CLAIM_S))
+        await runner.drained()
+    await loop.resume(session_id)
+    await loop.drive_inbox(session_id)
+    return [timer.state.value for timer in (await loop.list_timers(session_id, include_ended=True)).items]
+
+
+_PARTS = {
+    "type": "object",
+    "properties": {"parts": {"type": "array", "items": {"type": "string"}}},
+    "required": ["parts"],
+}
+_PLANNER = {"name": "planner", "system_prompt": "You do what you are told."}
+_WORKER = {**_PLANNER, "name": "worker", "tools": ["charge", "save"]}
+#: An agent, two side by side, a tool whose effect may come once, and a wait for somebody.
+FLOW: dict[str, Any] = {
+    "name": "flow",
+    "input": "it",
+    "root": {
+        "type": "sequence",
+        "steps": [
+            {
+                "type": "agent",
+                "id": "plan",
+                "spec": _PLANNER,
+                "input": stories.PLAN,
+                "output_schema": {"name": "Plan", "schema": _PARTS},
+            },
+            {
+                "type": "foreach",
+                "id": "all",
+                "items_from": "plan.parts",
+                "as": "part",
+                "parallel": True,
+                "body": {"type": "agent", "id": "do", "spec": _WORKER, "input": "See to it: {{part}}"},
+            },
+            {"type": "tool", "id": "pay", "tool": "charge", "args": {"id": "p"}, "on_error": "continue"},
+            {"type": "wait", "id": "go", "signal": "go"},
+        ],
+    },
+}
+
+
+async def workflow(loop: StatefulAgentLoop, session_id: str) -> list[Any]:
+    """Let a workflow come to its end with what is said while it waits, all of it paid from one budget."""
+    await _send(loop, session_id, stories.GREETING)
+    run_id = f"run_{session_id}"
+    made = create_workflow(FLOW, parent_loop=loop, parent_session_id=session_id, run_id=run_id, budget=PLENTY)
+    result = await made.run()
+    store = await loop.get_store()
+    if result.status is RunStatus.WAITING:
+        if not await store.get_run_signals(run_id):
+            await signal_run(loop, run_id, "go", "now")
+        result = await resume_run(loop, session_id, run_id)
+    return [result.status.value, result.output]
+
+
 async def make_tables(dsn: str) -> None:
     """Make the application's own table beside the store's."""
     store = await open_store(dsn)
@@ -441,7 +520,7 @@ async def each_at_most_once(loop: StatefulAgentLoop, session_id: str) -> list[st
     for child in await store.get_children(session_id):
         problems += await each_at_most_once(loop, child.id)
     for call in await store.get_calls(session_id):
-        if call.name.startswith(("background_", "spawn_")):
+        if call.name.startswith(("background_", "spawn_", "schedule_")):
             continue
         if call.name == "book":
             if (count := await _bookings(loop, call.idempotency_key)) != (call.state.value == "succeeded"):
@@ -541,5 +620,7 @@ SCENARIOS = [
         late_follow_up,
         background,
         sub_agent,
+        timer,
+        workflow,
     )
 ]

@@ -226,6 +226,8 @@ def overlap(stage: Stage, point: Point, *, way: str, more: str = "") -> None:
     mark = len(stage.moves(first))
     second = stage.start(way, Plan("SIGSTOP", _TAKEN_UP), ahead_ms=HOUR_MS, watched=True)
     is_held = "stopped" in stage.wait(second)
+    # Behind a claim of its own it may have changed what the first one is not to change.
+    is_fresh = not any(move["what"] == "claimed" for move in stage.moves(second))
     stage.history.faults += 2
     stage.send_signal(first, signal.SIGCONT)
     is_waiting = "stopped" in stage.wait(first)
@@ -239,7 +241,7 @@ def overlap(stage: Stage, point: Point, *, way: str, more: str = "") -> None:
         stage.wait(second)
     taken = stage.history.life(second)
     stage.history.problems += told_wrongly(stale, "session.busy")
-    is_alone = not is_waiting if is_held else None
+    is_alone = None if not is_held else is_fresh and not is_waiting
     stage.history.problems += written_behind(stale, taken, mark=mark, is_alone=is_alone)
     if is_held and taken.error is not None:
         stage.history.problems.append(f"the process that had taken over was disturbed: {taken.left['outcome']}")

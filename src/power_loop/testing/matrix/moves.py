@@ -20,7 +20,7 @@ TOLD_BUSY = "told session.busy"
 
 _CLAIMS = ("accept", "take_up")
 # A release of a lost lease changes nothing and says nothing: what it changed is seen in the session alone.
-_UNDER_A_LEASE = ("append_reply", "advance_calls", "run_effect", "take_inputs", "end_send", "renew")
+_UNDER_A_LEASE = ("append_reply", "advance_calls", "run_effect", "take_inputs", "end_send", "renew", "advance_run")
 
 Move = dict[str, Any]
 

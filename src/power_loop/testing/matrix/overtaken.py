@@ -17,7 +17,7 @@ from power_loop.testing.matrix.story import LifeStory
 _TOLD = ("session.lease_lost", "call.not_waiting")
 # What nobody but the holder of the lease changes. How its sends stand is not there: the one that takes over lets the
 # last one run again, and had its look before that.
-_OF_THE_HOLDER = ("epoch", "next_seq", "log", "calls")
+_OF_THE_HOLDER = ("epoch", "next_seq", "log", "calls", "run")
 _OF_A_REST = (*_OF_THE_HOLDER, "owner", "updated_at_ms", "sends", "usage", "model_calls")
 
 
