@@ -191,7 +191,8 @@ def _default(value: ast.expr | None) -> str | None:
     if "default_factory" not in given:
         return ""
     made = ast.unparse(given["default_factory"])
-    return f" = {made.removeprefix('lambda: ')}" if made.startswith("lambda: ") else f" = {made}()"
+    empty = {"dict": "{}", "list": "[]", "tuple": "()"}.get(made, f"{made}()")
+    return f" = {made.removeprefix('lambda: ')}" if made.startswith("lambda: ") else f" = {empty}"
 
 
 def _members(value: type) -> dict[str, tuple[Function, type]]:

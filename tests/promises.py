@@ -9,6 +9,7 @@ from __future__ import annotations
 PROMISES: dict[str, str] = {
     # the conversation
     "durable-conversation": "A conversation lives in a database: another process goes on from a DSN and a session id.",
+    "tutorials": "Each tutorial does what it says, from an empty folder on, with all that it prints.",
     "first-lines": "The first code blocks of the description run as they are written.",
     "handle-without-state": "A loop holds no state of its own: a cold one sends a model the same bytes as a warm one.",
     "loop-a-request": "A web handler builds a loop a request: hundreds at once share one database's connections.",
