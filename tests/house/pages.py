@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK_LIMIT_S = 30.0
 
 _BLOCK = re.compile(
-    r"(?:^<!-- model: (?P<model>.*?) -->\s*\n)?^(?P<indent> *)```(?P<language>\w+)\n(?P<source>.*?)^ *```$",
+    r"(?:^<!-- model: (?P<model>(?:(?!-->).)*?) -->\s*\n)?^(?P<indent> *)```(?P<language>\w+)\n(?P<source>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
 _CLAIM = re.compile(r"#\s*→\s*(?P<text>.+?)(?:\s{2,}\(.*\))?$", re.MULTILINE)

@@ -96,7 +96,8 @@ def test_every_page_is_led_to_by_another_one() -> None:
         if "://" not in target and target.partition("#")[0]
     }
     left_out = {page for page in PAGES if (ROOT / page).resolve() not in reached}
-    assert left_out <= {"README.md"}
+    # Skills are read by agents, and found in their folder.
+    assert {page for page in left_out if "/skills/" not in page} <= {"README.md"}
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ async def test_a_leaf_whose_worker_is_killed_is_tried_again_as_the_spec_says(tmp
     assert (result.status, result.output, asked) == (RunStatus.COMPLETED, "Survived.", 2)
 
 
+async def test_a_run_of_the_same_id_in_another_database_is_another_run(tmp_path: Path) -> None:
+    # What a killed process left of the one lies where the other one's workers look for what was left of theirs.
+    outputs = []
+    async with leak_check(), executor(tmp_path) as made:
+        for place in ("one", "two"):
+            llm = Answers(who=f"This is {place}.")
+            async with StatefulAgentLoop(llm=llm, dsn=str(tmp_path / f"{place}.db")) as loop:
+                work = create_workflow(flow([agent("who")]), parent_loop=loop, executor=made, run_id="run_same")
+                outputs.append((await within_limit(work.run())).output)
+    assert outputs == ["This is one.", "This is two."]
+
+
 async def test_the_budget_of_a_run_pays_for_its_workers_calls(tmp_path: Path) -> None:
     spec = flow([agent("one"), agent("two"), agent("three")])
     async with (

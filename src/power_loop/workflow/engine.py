@@ -145,6 +145,7 @@ class Engine:
         models: Mapping[str, LLMService],
         parent_session_id: str | None,
         max_concurrency: int,
+        made_at_ms: int,
         deliver: Callable[[str], object],
     ) -> None:
         self._turn = turn
@@ -155,6 +156,7 @@ class Engine:
         self._models = models
         self._parent_id = parent_session_id
         self._max_concurrency = max_concurrency
+        self._made_at_ms = made_at_ms
         self._deliver = deliver
         self._rows = set(journal.records)
         self._ended = sum(record.ended_at_ms is not None for record in journal.records.values())
@@ -354,7 +356,16 @@ class Engine:
             key = leaf_key(run_id, action.path, action.attempt)
             if isinstance(action, StartTool):
                 return await run_tool_step(self._turn, self._agents, action, key=key, stopped=running.token)
-            task = LeafTask(run_id, action.path, action.attempt, key, action.spec, action.input, action.timeout_s)
+            task = LeafTask(
+                run_id,
+                action.path,
+                action.attempt,
+                key,
+                action.spec,
+                action.input,
+                action.timeout_s,
+                self._made_at_ms,
+            )
             return await self._executor.run_leaf(task, running.host)
         except (LeaseLostError, StoreError) as error:
             if isinstance(error, StoreValueError):

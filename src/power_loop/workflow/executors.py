@@ -25,7 +25,7 @@ class LeafTask:
 
     `path` is its step in the run, `attempt` counts its tries from 1. `key` is the request id of its send: the same
     however often this attempt is begun. `spec` has every reference filled in. `timeout_s` bounds it (default None: no
-    limit of its own).
+    limit of its own). `run_made_at_ms` tells its run from one of the same id in another database.
     """
 
     run_id: str
@@ -35,6 +35,7 @@ class LeafTask:
     spec: AgentSpec
     input: str
     timeout_s: float | None = None
+    run_made_at_ms: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -46,6 +47,7 @@ class LeafTask:
             "spec": self.spec.to_json(),
             "input": self.input,
             "timeout_s": self.timeout_s,
+            "run_made_at_ms": self.run_made_at_ms,
         }
 
     @classmethod

@@ -693,6 +693,7 @@ async def _go_on(
         models=loop.config.models,
         parent_session_id=run.parent_session_id,
         max_concurrency=run.options.get("max_concurrency", DEFAULT_CONCURRENCY),
+        made_at_ms=run.created_at_ms,
         deliver=loop.deliver_soon,
     )
     if recovers and sent is not None and sent.attempts > seat.kit.max_recoveries:

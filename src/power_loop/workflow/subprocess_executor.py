@@ -280,7 +280,9 @@ class SubprocessExecutor:
         assert self._folder is not None
         for former in unneeded:
             shutil.rmtree(former, ignore_errors=True)
-        name = hashlib.sha256(f"{task.run_id}|{task.path}".encode("utf-8", "replace")).hexdigest()[:32]
+        # Databases of one machine may hold runs of the same id.
+        place = f"{task.run_id}|{task.run_made_at_ms}|{task.path}"
+        name = hashlib.sha256(place.encode("utf-8", "replace")).hexdigest()[:32]
         folder = Path(worker.folder, name)
         for left in self._folder.glob(f"worker-*/{name}"):
             if left.is_symlink() or not left.is_dir():
