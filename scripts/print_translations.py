@@ -1,7 +1,8 @@
 """Prints into each translation what it shares with its English page: the code blocks, and where its links lead.
 
 The first line of a translation names its page and a digest of the words that it was made from:
-`<!-- translation of docs/en/index.md, words 0123456789ab -->`; a `summary` leaves parts out. Code and printed parts do
+`<!-- translation of docs/en/index.md, words 0123456789ab -->`; a `summary` leaves parts and
+all figures out. Code and printed parts do
 not count as words. With `--check` nothing is written: a translation whose page has other words by now is named (it is
 stale), and the exit code tells whether one lacks code or a page lacks its translation. `--stamp PAGE` says of a
 translation that it was brought up to date.
@@ -48,6 +49,7 @@ _PRINTED = re.compile(r"(<!-- printed: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=
 _FIXED = re.compile(f"{_BLOCK.pattern}|{_PRINTED.pattern}", _BLOCK.flags)
 _HEADING = re.compile(r"^(?P<level>#+) (?P<text>.+)$", re.MULTILINE)
 _LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s]+)(?P<after>\))")
+_FIGURE = re.compile(r"\d")
 # Long enough that two wordings of a page never share one.
 _DIGEST_CHARS = 12
 
@@ -72,7 +74,11 @@ class Translation:
     @property
     def is_stale(self) -> bool:
         """Whether the English page has other words than those that were translated."""
-        return self.digest != digest_of(self.page.read_text("utf-8"))
+        return self.digest != self.digest_of_page()
+
+    def digest_of_page(self) -> str:
+        """Return what its first line would say if it were brought up to date."""
+        return digest_of(self.page.read_text("utf-8"), has_figures=self.is_whole)
 
 
 # --- what a page is made of -----------------------------------------------------------------------------------------
@@ -83,9 +89,10 @@ def own_text(text: str) -> str:
     return _BLOCK.sub("", _PRINTED.sub(r"\1\3", text))
 
 
-def digest_of(text: str) -> str:
-    """Return a digest of a page's own words; where its lines break plays no part."""
-    return hashlib.sha256(" ".join(own_text(text).split()).encode()).hexdigest()[:_DIGEST_CHARS]
+def digest_of(text: str, *, has_figures: bool = True) -> str:
+    """Return a digest of a page's own words; where its lines break plays no part, nor do figures a summary leaves out."""
+    words = [word for word in own_text(text).split() if has_figures or not _FIGURE.search(word)]
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:_DIGEST_CHARS]
 
 
 def blocks_of(text: str) -> list[str]:
@@ -239,7 +246,7 @@ def _anchor_in(place: Path, anchor: str) -> str:
 
 def _stamped(translation: Translation) -> str:
     head, _, rest = translation.path.read_text("utf-8").partition("\n")
-    return head.replace(translation.digest, digest_of(translation.page.read_text("utf-8"))) + "\n" + rest
+    return head.replace(translation.digest, translation.digest_of_page()) + "\n" + rest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
