@@ -1,11 +1,10 @@
 """Prints into each translation what it shares with its English page: the code blocks, and where its links lead.
 
 The first line of a translation names its page and a digest of the words that it was made from:
-`<!-- translation of docs/en/index.md, words 0123456789ab -->`; a `summary` leaves parts and
-all figures out. Code and printed parts do
-not count as words. With `--check` nothing is written: a translation whose page has other words by now is named (it is
-stale), and the exit code tells whether one lacks code or a page lacks its translation. `--stamp PAGE` says of a
-translation that it was brought up to date.
+`<!-- translation of docs/en/index.md, words 0123456789ab -->`; a `summary` leaves parts and all figures out. Code and
+printed parts do not count as words. With `--check` nothing is written: a translation whose page has other words by now
+is named (it is stale), and the exit code tells whether one lacks code or a page lacks its translation. `--stamp PAGE`
+says of a translation that it was brought up to date.
 """
 
 from __future__ import annotations
@@ -28,14 +27,7 @@ CHINESE = ROOT / "docs" / "zh"
 #: Pages outside of the guides that are translated.
 ELSEWHERE = {ROOT / "README.md": ROOT / "README.zh.md", ROOT / "SECURITY.md": ROOT / "SECURITY.zh.md"}
 #: Pages that have no translation. The reference is printed from the code, decisions are for those who change it.
-UNTRANSLATED = (
-    "docs/en/api/*",
-    "docs/en/decisions/*",
-    "docs/en/tutorials/*",
-    "docs/en/architecture.md",
-    "docs/en/crash-matrix.md",
-    "docs/en/user-guide/*",
-)
+UNTRANSLATED = ("docs/en/api/*", "docs/en/decisions/*", "docs/en/tutorials/*")
 #: Chinese pages that have no English one.
 OWN_PAGES = ("docs/zh/glossary.md",)
 
@@ -90,7 +82,7 @@ def own_text(text: str) -> str:
 
 
 def digest_of(text: str, *, has_figures: bool = True) -> str:
-    """Return a digest of a page's own words; where its lines break plays no part, nor do figures a summary leaves out."""
+    """Return a digest of a page's own words, or of those without figures; where lines break plays no part."""
     words = [word for word in own_text(text).split() if has_figures or not _FIGURE.search(word)]
     return hashlib.sha256(" ".join(words).encode()).hexdigest()[:_DIGEST_CHARS]
 

@@ -166,6 +166,14 @@ def test_words_make_a_translation_stale_and_code_and_line_breaks_do_not(translat
     assert not translations()[0].is_stale
 
 
+def test_figures_do_not_make_a_summary_stale_and_words_do() -> None:
+    page = "**30,359 histories** on sqlite 3.40.1, no violation.\n"
+    later = page.replace("30,359", "41,007").replace("3.40.1", "3.41")
+    assert digest_of(page, has_figures=False) == digest_of(later, has_figures=False)
+    assert digest_of(page) != digest_of(later)
+    assert digest_of(page, has_figures=False) != digest_of(page.replace("no", "one"), has_figures=False)
+
+
 def test_a_page_without_a_translation_is_told(translation: Translation, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check"]) == 1
     assert "docs/en/other.md has no translation" in capsys.readouterr().out
