@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from power_loop.errors import (
     SessionNotFoundError,
     StoreSchemaError,
 )
+from power_loop.events import SessionCreated
 from power_loop.testing import ScriptedLLM, call
 
 from .conftest import MakeLoop
@@ -41,6 +43,18 @@ async def test_a_new_session_has_an_id_of_its_own_and_keeps_what_it_was_given(ma
 async def test_an_id_that_not_every_database_and_url_can_hold_is_refused(make_loop: MakeLoop, session_id: Any) -> None:
     with pytest.raises(InputError, match="session_id"):
         await make_loop().new_session(session_id=session_id)
+
+
+async def test_a_session_that_may_exist_is_made_once_and_left_as_it_is(make_loop: MakeLoop) -> None:
+    loop = make_loop()
+    made: list[str] = []
+    loop.event_bus.subscribe(lambda event: made.append(event.session_id), types=[SessionCreated])
+    many = (loop.new_session(session_id="one", system_prompt=f"Number {n}.", may_exist=True) for n in range(8))
+    assert set(await asyncio.gather(*many)) == {"one"}
+    first = (await loop.get_session("one")).system_prompt
+    assert await loop.new_session(session_id="one", system_prompt="Later.", may_exist=True) == "one"
+    assert (await loop.get_session("one")).system_prompt == first
+    assert made == ["one"]
 
 
 async def test_a_session_that_exists_is_not_made_again(make_loop: MakeLoop) -> None:

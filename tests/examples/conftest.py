@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from power_loop import StatefulAgentLoop, open_store
+from power_loop import open_store
 from power_loop.storage import SessionStore
-from power_loop.testing import ScriptedLLM
 from tests.model_server import ThreadedModelServer, steps_from_json
+from tests.servers.kinds import find_server
+from tests.servers.shared import shared_server
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -37,6 +38,7 @@ class Stage:
         self.folder = folder
         self.server = server
         self.patch = patch
+        self.databases: list[tuple[Any, str]] = []
 
     def answers(self, *steps: Any) -> None:
         """Add what the model answers: texts and objects in the form of `script_json`, or functions of the request."""
@@ -113,9 +115,16 @@ class Stage:
 
         return self.look(read)
 
-    def loop(self, **options: Any) -> StatefulAgentLoop:
-        """Return a handle on the example's store whose model must not be asked."""
-        return StatefulAgentLoop(llm=ScriptedLLM([]), dsn="app.db", **options)
+    def database(self, name: str) -> str:
+        """Return the DSN of a fresh database on a server, which the environment names as well; skip where it is not."""
+        kind = find_server(name)
+        if kind.missing is not None:
+            pytest.skip(str(kind))
+        server = shared_server(name)
+        dsn = server.new_database()
+        self.databases.append((server, dsn))
+        self.patch.setenv("POWER_LOOP_DSN", dsn)
+        return dsn
 
 
 class Served:
@@ -194,4 +203,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         for name, value in {"BASE_URL": server.base_url, "API_KEY": "k", "MODEL": "gpt-test"}.items():
             monkeypatch.setenv(f"POWER_LOOP_{name}", value)
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(EXAMPLES)]))
-        yield Stage(tmp_path, server, monkeypatch)
+        stage = Stage(tmp_path, server, monkeypatch)
+        yield stage
+        for server_of, dsn in stage.databases:
+            server_of.drop_database(dsn)

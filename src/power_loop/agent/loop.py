@@ -59,6 +59,7 @@ from power_loop.contracts.errors import (
     InputError,
     LoopClosedError,
     ModelCallNotFoundError,
+    SessionExistsError,
     SessionNotFoundError,
     StoreError,
 )
@@ -265,16 +266,23 @@ class StatefulAgentLoop:
         system_prompt: str | SystemPrompt | None = None,
         metadata: Mapping[str, Any] | None = None,
         session_id: str | None = None,
+        may_exist: bool = False,
     ) -> str:
         """Make a session and return its id. `metadata` is a JSON object. A `SystemPrompt` is stored as the text that it
-        is for the loop's tools. Raises `session.exists`, `input.invalid`."""
+        is for the loop's tools. A session with this `session_id` that `may_exist` is left as it is. Raises
+        `session.exists`, `input.invalid`."""
         self._check_open()
         if session_id is not None:
             check_session_id(session_id)
         made = session_id or self._now.new_id("sess")
         prompt = self._prompt(system_prompt)
         store = await self.get_store()
-        record = await store.create_session(made, system_prompt=prompt, metadata=metadata or {})
+        try:
+            record = await store.create_session(made, system_prompt=prompt, metadata=metadata or {})
+        except SessionExistsError:
+            if may_exist:
+                return made
+            raise
         self.event_bus.emit(SessionCreated(), session_id=made)
         if self._hooks is not None and self._hooks.has(HookPoint.SESSION_START):
             await self._hooks.tell(SessionStartContext(made, 0, 0, record.metadata), self._announcer(made))
