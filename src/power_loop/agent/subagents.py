@@ -21,6 +21,9 @@ from power_loop.contracts.errors import (
     SessionBusyError,
     SessionNotFoundError,
     StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
     ToolError,
 )
 from power_loop.contracts.events import AgentFinished, AgentStarted, SessionClosed, SessionCreated
@@ -51,6 +54,8 @@ SPAWN_AGENT = "spawn_agent"
 
 # How often a sub-agent is taken up that another process took over, or whose database was away for a moment.
 _TRIES = 3
+# With these codes a send failed because its database was away.
+_PASSING = frozenset({StoreError.code, StoreUnavailableError.code, StoreFullError.code, StoreReadOnlyError.code})
 _UNENDED = frozenset({SendStatus.RUNNING, SendStatus.WAITING_FOR_INPUT})
 
 #: Gives a seat on the session of an agent: with the tools that there are for it, its stop switch, and who pays.
@@ -231,7 +236,7 @@ class Agents:
         returned as it is. Its session stays open: the move that records the outcome closes it.
 
         A run bounds its leaves itself, so that `max_children` does not count them. A `caller` stands where the model
-        stands and takes nothing: no budget pays for it. Raises what kept the sub-agent from ending.
+        stands and takes nothing: budgets pay for its tool calls alone. Raises what kept the sub-agent from ending.
         """
         key = call.idempotency_key
         message = Message(Role.USER, content_of(input))
@@ -240,10 +245,10 @@ class Agents:
         spec = replace(spec, lifecycle=AgentLifecycle.EPHEMERAL)
         agent, known = await self._new_agent(turn, call, spec, agent_id, input, max_children=None)
         turn.announce(AgentStarted(call.call_id, agent.name, agent_id, known is not None))
-        if known is not None and known.status not in _UNENDED:
+        if known is not None and known.status not in _UNENDED and not _was_cut_off(known):
             result = await recorded_result(self._kit.store, known)
         else:
-            payer = turn.purse.payers[0] if turn.purse is not None and caller is None else None
+            payer = turn.purse.payers[0] if turn.purse is not None else None
             options = SendOptions(output_schema=agent.output_schema, budget=agent.budget, payer=payer)
             try:
                 result = await self._result(turn, agent_id, message, options, key, stopped, caller)
@@ -390,7 +395,8 @@ class Agents:
             async def work(scope: TurnScope = scope) -> StatefulResult:
                 seat = await self._seat_of(agent_id, turn.own_tools, scope, turn)
                 if caller is not None:
-                    seat = replace(seat, kit=replace(seat.kit, llm=caller, budget=None, memory=None, compaction=None))
+                    kit = replace(seat.kit, llm=caller, pays_model=False, budget=None, memory=None, compaction=None)
+                    seat = replace(seat, kit=kit)
                 content: Any = message.parts
                 return await begin.send(seat, content, options=options, request_id=key, heals=False, digest=key)
 
@@ -460,6 +466,12 @@ def _limits_left(turn: Turn) -> SendLimits:
         max_tokens=None if limits.max_tokens is None else max(turn.tokens_left, 1),
         max_tool_calls=None if limits.max_tool_calls is None else max(turn.tool_calls_left, 0),
     )
+
+
+def _was_cut_off(sent: SendRecord) -> bool:
+    """Tell whether a send failed because its database was away for a while, so that it goes on."""
+    code = str((sent.result or {}).get("reason", "")).partition(":")[0]
+    return sent.status is SendStatus.FAILED and code in _PASSING
 
 
 def _asked_agent(call: OpenCall) -> Any:

@@ -32,7 +32,8 @@ class NewRun:
 class WorkflowRunRecord:
     """Is one run. `state` is `running`, `waiting`, or how it ended, which it did at `ended_at_ms`.
 
-    `spec`, `input` and `options` are what it was made with, `output` and `error` what it came to.
+    `spec`, `input` and `options` are what it was made with, `output` and `error` what it came to; one that is being
+    cancelled and has not ended has its `error` already.
     """
 
     session_id: str
@@ -100,6 +101,7 @@ class RunWrite:
     `made` are steps that have no row yet, `changed` are those that have one. `taken` are positions of signals, each
     with the path of the step that it reached. `closes` are sessions of leaves that are done with. `charges` are what
     leaves took of the budgets that pay for the run. `spec` replaces the run's, and `dropped` are paths whose rows go.
+    `cancels` says why the run is being cancelled, which stands as its `error` from then on.
     """
 
     made: tuple[WorkflowStepRecord, ...] = ()
@@ -109,6 +111,7 @@ class RunWrite:
     charges: tuple[Charge, ...] = ()
     spec: Mapping[str, Any] | None = None
     dropped: tuple[str, ...] = ()
+    cancels: Mapping[str, Any] | None = None
 
 
 @frozen

@@ -31,5 +31,7 @@ MAX_ITEMS = 10_000
 MAX_ITERATIONS = 1_000
 MAX_ATTEMPTS = 100
 MAX_CONCURRENCY = 10_000
+#: Steps of one run, those of every iteration and attempt counted, unless its maker says otherwise.
+MAX_RUN_STEPS = 100_000
 #: A year, in seconds: the longest wait, timeout and backoff.
 MAX_SECONDS = 366 * 24 * 3600

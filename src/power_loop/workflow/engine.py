@@ -18,8 +18,13 @@ from power_loop.contracts.errors import (
     PowerLoopError,
     SendPoisonedError,
     SessionNotFoundError,
+    StoreCorruptError,
     StoreError,
+    StoreNewerError,
+    StoreSchemaError,
+    StoreUnsupportedError,
     StoreValueError,
+    TransactionError,
 )
 from power_loop.contracts.events import (
     SendFailed,
@@ -42,9 +47,10 @@ from power_loop.contracts.workflow_runs import RunEnd, RunWrite
 from power_loop.core.stray import said
 from power_loop.core.turn.chain import start
 from power_loop.core.turn.outcome import result_of
-from power_loop.core.turn.scope import StopCause, TurnStopped
+from power_loop.core.turn.scope import StopCause, TurnScope, TurnStopped
 from power_loop.core.turn.turn import Turn
 from power_loop.workflow.actions import (
+    Action,
     Finish,
     RunStatus,
     Settle,
@@ -64,6 +70,17 @@ from power_loop.workflow.tool_step import run_tool_step
 
 #: The code of a step whose own time was over.
 TIMEOUT = "workflow.timeout"
+#: The code of a run that would have more steps than it may.
+TOO_MANY_STEPS = "workflow.too_many_steps"
+#: Trouble of the database that does not pass: a run that has it has failed.
+FOR_GOOD = (
+    StoreCorruptError,
+    StoreNewerError,
+    StoreSchemaError,
+    StoreUnsupportedError,
+    StoreValueError,
+    TransactionError,
+)
 _UNENDED = (SendStatus.RUNNING, SendStatus.WAITING_FOR_INPUT)
 #: How the send of a run ends.
 SEND_OF = {
@@ -124,11 +141,12 @@ class _Unwritten:
     ended: list[StepRecord] = field(default_factory=list)
     taken: list[tuple[int, str]] = field(default_factory=list)
     closes: list[str] = field(default_factory=list)
+    cancels: dict[str, Any] | None = None
 
     @property
     def is_empty(self) -> bool:
         """True where there is nothing to write."""
-        return not (self.records or self.taken or self.closes)
+        return not (self.records or self.taken or self.closes or self.cancels)
 
 
 class Engine:
@@ -146,6 +164,7 @@ class Engine:
         parent_session_id: str | None,
         max_concurrency: int,
         made_at_ms: int,
+        max_steps: int,
         deliver: Callable[[str], object],
     ) -> None:
         self._turn = turn
@@ -157,6 +176,8 @@ class Engine:
         self._parent_id = parent_session_id
         self._max_concurrency = max_concurrency
         self._made_at_ms = made_at_ms
+        self._max_steps = max_steps
+        self._too_much: StepError | None = None
         self._deliver = deliver
         self._rows = set(journal.records)
         self._ended = sum(record.ended_at_ms is not None for record in journal.records.values())
@@ -181,7 +202,12 @@ class Engine:
             # What others gave is kept.
             with contextlib.suppress(StoreError, LeaseLostError):
                 await self._write()
-            await self._fail(error)
+            if isinstance(error, StoreError) and not isinstance(error, FOR_GOOD):
+                # The database is away, which is nothing of the run's: it is left to whoever finds it, and has not died.
+                turn.scope.is_handed_back = True
+                turn.announce(SendFailed(error.code, error.message))
+            else:
+                await self._fail(error)
             raise
         finally:
             await self._leave_running()
@@ -207,24 +233,48 @@ class Engine:
                     " written by it; another process drives the run on",
                     session_id=turn.session_id,
                 )
-            if turn.scope.cause is not None:
+            if turn.scope.cause is not None and not self._journal.is_cancelled:
                 self._journal.cancel()
+                # Whoever goes on with it while it undoes what it did knows that it does.
+                self._unwritten.cancels = cancellation_of(turn.scope)
             self._collect()
+            await self._end_overdue()
             rest = await self._decide()
             if isinstance(rest, Finish):
+                if self._too_much is not None:
+                    rest = replace(rest, status=RunStatus.FAILED, error=self._too_much, output=None)
                 return await self._end(rest)
             await self._write()
-            until_ms = None if rest is None else rest.until_ms
+            until_ms, asked_ms = None if rest is None else rest.until_ms, self._asked_until()
+            wakes_ms = min([one for one in (until_ms, asked_ms) if one is not None], default=None)
             if self._running or (until_ms is not None and not self._may_rest(until_ms)):
-                await self._wait(until_ms)
+                await self._wait(wakes_ms)
                 continue
             try:
-                return await self._end(Finish(RunStatus.WAITING), wakes_at_ms=until_ms)
+                return await self._end(Finish(RunStatus.WAITING), wakes_at_ms=wakes_ms)
             except Signalled as signalled:
                 # What it was going to wait for may be what was said.
                 turn.hear(signalled.news)
                 await self._hear_signals()
                 await self._look_at_asleep()
+
+    def _asked_until(self) -> int | None:
+        """Return when the first of the leaves that wait for a person has waited for too long, if any has a limit."""
+        dues = [self._journal.records[path].due_at_ms for path in self._asleep]
+        return min([due for due in dues if due is not None], default=None)
+
+    async def _end_overdue(self) -> None:
+        """Let the steps fail whose leaves have waited for a person as long as they may."""
+        now_ms = self._turn.kit.clock.now_ms()
+        for path in list(self._asleep):
+            record = self._journal.records[path]
+            if record.due_at_ms is None or now_ms < record.due_at_ms:
+                continue
+            await self._end_leaf(record)
+            del self._asleep[path]
+            self._journal.release(path)
+            error = StepError(TIMEOUT, "nobody answered what its leaf asked within its time", is_transient=True)
+            self._put(replace(record, state=StepState.FAILED, error=error, ended_at_ms=now_ms))
 
     def _may_rest(self, until_ms: int) -> bool:
         """Tell whether a time is so far away that a run for which nobody waits is left alone until then."""
@@ -244,6 +294,10 @@ class Engine:
             has_settled = False
             now_ms = self._turn.kit.clock.now_ms()
             for action in decide(self._spec, self._journal, now_ms, max_concurrency=self._max_concurrency):
+                if self._is_one_too_many(action):
+                    # Decided anew, because nothing more begins.
+                    has_settled = True
+                    break
                 if isinstance(action, (StartAgent, StartTool)):
                     self._note_start(action, now_ms)
                     starts.append(action)
@@ -263,6 +317,23 @@ class Engine:
                     self._begin(one)
             if not has_settled and not starts:
                 return rest
+
+    def _is_one_too_many(self, action: Action) -> bool:
+        """Tell whether a step is more than a run may have; it then ends as failed, as if it had been cancelled. What
+        undoes its steps still runs."""
+        if (
+            isinstance(action, (Stop, Wait, Finish))
+            or action.path in self._journal.records
+            or self._journal.is_cancelled
+        ):
+            return False
+        if len(self._journal.records) < self._max_steps:
+            return False
+        if self._too_much is None:
+            message = f"step {action.path!r} would be one more than the {self._max_steps:,} that a run may have"
+            self._too_much = StepError(TOO_MANY_STEPS, message)
+            self._journal.cancel()
+        return True
 
     def _note_start(self, action: StartAgent | StartTool, now_ms: int) -> None:
         known = self._journal.records.get(action.path)
@@ -417,8 +488,11 @@ class Engine:
             self._pay(running, outcome, more)
         if outcome.status is SendStatus.WAITING_FOR_INPUT:
             self._asleep[action.path] = outcome
-            record = replace(known, more=more)
-            if more != known.more:
+            due_ms = known.due_at_ms
+            if due_ms is None and action.timeout_s is not None:
+                due_ms = running.started_at_ms + round(action.timeout_s * 1000)
+            record = replace(known, more=more, due_at_ms=due_ms)
+            if more != known.more or due_ms != known.due_at_ms:
                 self._unwritten.records[action.path] = record
                 self._journal.note(record)
             self._journal.rest(action.path)
@@ -544,6 +618,7 @@ class Engine:
             changed=tuple(row for row in rows if row.path in self._rows),
             taken=tuple(unwritten.taken),
             closes=tuple(unwritten.closes),
+            cancels=unwritten.cancels,
             charges=() if turn.purse is None else turn.purse.owed,
         )
 
@@ -579,6 +654,8 @@ class Engine:
         if finish.error is not None:
             reason = f"{finish.error.code}: {finish.error.message}"
             error = {**finish.error.to_json(), "path": finish.error_path, "not_undone": list(finish.not_undone)}
+        elif not is_final and turn.scope.cause is not None:
+            error = cancellation_of(turn.scope)
         elif status is RunStatus.CANCELLED:
             reason = turn.scope.reason
             error = {"code": "workflow.cancelled", "message": reason, "path": None}
@@ -663,6 +740,17 @@ class Engine:
             await turn.end_send(turn.end_as(SendStatus.FAILED, f"{code}: {error}"[:_MAX_REPORT_CHARS]))
             turn.is_at_rest, turn.rest_status = True, SendStatus.FAILED
         turn.announce(SendFailed(code, str(error)))
+
+
+def cancellation_of(scope: TurnScope) -> dict[str, Any]:
+    """Return why a run is being cancelled, as its row has it until it has ended."""
+    assert scope.cause is not None
+    return {"code": "workflow.cancelled", "message": scope.reason, "path": None, "cause": scope.cause.value}
+
+
+def cancel_again(scope: TurnScope, cancellation: Mapping[str, Any]) -> None:
+    """Let a run be cancelled on that was being cancelled when its engine ended."""
+    scope.stop(StopCause(cancellation.get("cause", StopCause.CANCELLED.value)), str(cancellation.get("message") or ""))
 
 
 def _waiting(action: StartWait, known: StepRecord | None, now_ms: int) -> StepRecord:

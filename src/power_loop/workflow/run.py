@@ -27,6 +27,7 @@ from power_loop.contracts.errors import (
     RunNotFoundError,
     SessionBusyError,
     SessionNotFoundError,
+    StoreError,
 )
 from power_loop.contracts.events import LeaseTaken, SessionCreated
 from power_loop.contracts.frozen import frozen
@@ -53,9 +54,9 @@ from power_loop.core.turn.scope import StopCause, TurnScope, TurnStopped
 from power_loop.core.turn.seat import TurnSeat, budgeted, claim, hold, join, never_began, open_purse
 from power_loop.core.turn.turn import Turn
 from power_loop.workflow.actions import RunStatus
-from power_loop.workflow.bounds import MAX_CONCURRENCY
+from power_loop.workflow.bounds import MAX_CONCURRENCY, MAX_RUN_STEPS
 from power_loop.workflow.decide import outputs_of
-from power_loop.workflow.engine import SEND_OF, Engine, RunTurn
+from power_loop.workflow.engine import FOR_GOOD, SEND_OF, Engine, RunTurn, cancel_again
 from power_loop.workflow.executors import InProcessExecutor, LeafExecutor, leaf_key
 from power_loop.workflow.journal_rows import journal_of
 from power_loop.workflow.migrate import Fate, StepPlan, plan_migration
@@ -70,6 +71,9 @@ _IN_PROCESS = InProcessExecutor()
 # How the send of a run may rest that is over.
 _ENDED = (SendStatus.COMPLETED, SendStatus.FAILED, SendStatus.CANCELLED, SendStatus.TIME_EXCEEDED)
 _UNENDED = (SendStatus.RUNNING, SendStatus.WAITING_FOR_INPUT)
+# A run in the background whose database is away is taken up again after so many seconds, up to the longest pause.
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 15.0
 _UNSET: Any = object()
 # How often a run is asked to stop that is taken up and left while it is asked.
 _CANCEL_TRIES = 3
@@ -115,6 +119,7 @@ class Workflow:
         executor: LeafExecutor,
         budget: Budget | None,
         max_concurrency: int,
+        max_steps: int,
     ) -> None:
         self._loop = loop
         self._spec = spec
@@ -124,6 +129,7 @@ class Workflow:
         self._executor = executor
         self._budget = budget
         self._max_concurrency = max_concurrency
+        self._max_steps = max_steps
 
     @property
     def run_id(self) -> str:
@@ -193,6 +199,7 @@ class Workflow:
         )
         options = {
             "max_concurrency": self._max_concurrency,
+            "max_steps": self._max_steps,
             "budget": None if self._budget is None else self._budget.to_json(),
             "is_detached": is_detached,
         }
@@ -210,6 +217,7 @@ def create_workflow(
     executor: LeafExecutor | None = None,
     budget: Budget | None = None,
     max_concurrency: int = DEFAULT_CONCURRENCY,
+    max_steps: int = MAX_RUN_STEPS,
     input: Any = _UNSET,
     run_id: str | None = None,
 ) -> Workflow:
@@ -218,14 +226,17 @@ def create_workflow(
     `spec` is the workflow as JSON (see `WORKFLOW_SCHEMA`); all that is wrong with it is told at once. Its leaves use
     the model, the tools and the store of `parent_loop`, and stand below `parent_session_id` where one is named: they
     have no more than that session has. `executor` says where they run (default: in this process), `budget` what the run
-    may take, `max_concurrency` how many leaves work at a time (default 16), `input` stands in for the spec's own. A
-    `run_id` that was used meets the run that has it. Raises `workflow.invalid_spec`, `config.invalid`, `input.invalid`.
+    may take, `max_concurrency` how many leaves work at a time (default 16), `max_steps` how many steps it may have,
+    those of every iteration and attempt counted (default 100,000), `input` stands in for the spec's own. A `run_id`
+    that was used meets the run that has it. Raises `workflow.invalid_spec`, `config.invalid`, `input.invalid`.
     """
     given: Any = parent_loop
     if not isinstance(given, StatefulAgentLoop):
         raise ConfigError(f"parent_loop is {given!r:.200}: give the StatefulAgentLoop whose model and tools it uses")
     if not is_whole(max_concurrency, least=1, most=MAX_CONCURRENCY):
         raise ConfigError(f"max_concurrency is {max_concurrency!r:.80}: give a whole number of 1 to {MAX_CONCURRENCY}")
+    if not is_whole(max_steps, least=1):
+        raise ConfigError(f"max_steps is {max_steps!r:.80}: give a whole number of at least 1")
     if budget is not None and not isinstance(budget, Budget):
         raise ConfigError(f"budget is {budget!r:.200}: give a Budget")
     if executor is not None and not hasattr(executor, "run_leaf"):
@@ -244,6 +255,7 @@ def create_workflow(
         executor=executor or _IN_PROCESS,
         budget=budget,
         max_concurrency=max_concurrency,
+        max_steps=max_steps,
     )
 
 
@@ -477,11 +489,20 @@ class Driver:
 
     async def _in_background(self, run_id: str) -> None:
         on_taken = self._taken[run_id].set
+        pause_s = _FIRST_PAUSE_S
         try:
             while True:
                 self._again.discard(run_id)
                 scope = TurnScope(is_background=True)
-                result = await join(self.drive(run_id, scope, on_taken=on_taken), scope)
+                try:
+                    result = await join(self.drive(run_id, scope, on_taken=on_taken), scope)
+                except StoreError as error:
+                    if isinstance(error, FOR_GOOD):
+                        raise
+                    _LOG.warning("run %s is taken up again: %s", run_id, error)
+                    await self._pause(pause_s)
+                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                    continue
                 if run_id not in self._again:
                     if result.status is SendStatus.WAITING_FOR_INPUT:
                         await self._set_alarm(run_id)
@@ -493,6 +514,15 @@ class Driver:
             self._again.discard(run_id)
             self._taken.pop(run_id, None)
             self._tasks.pop(run_id, None)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before another try. Raises `loop.closed` once the handle is closed, which waits for this."""
+        clock, left_s = self._here.clock, seconds
+        while left_s > 0:
+            await clock.sleep(min(left_s, _FIRST_PAUSE_S))
+            left_s -= _FIRST_PAUSE_S
+            with self._here.work():
+                pass
 
     async def _set_alarm(self, run_id: str) -> None:
         """Go on with a run here at the time for which it waits, if it waits for one."""
@@ -694,8 +724,11 @@ async def _go_on(
         parent_session_id=run.parent_session_id,
         max_concurrency=run.options.get("max_concurrency", DEFAULT_CONCURRENCY),
         made_at_ms=run.created_at_ms,
+        max_steps=run.options.get("max_steps", MAX_RUN_STEPS),
         deliver=loop.deliver_soon,
     )
+    if run.error is not None:
+        cancel_again(turn.scope, run.error)
     if recovers and sent is not None and sent.attempts > seat.kit.max_recoveries:
         return await engine.give_up(sent.attempts)
     return await engine.run(is_resume=sent is not None)

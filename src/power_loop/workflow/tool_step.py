@@ -21,6 +21,8 @@ from power_loop.workflow.leaf import outcome_of
 #: The code of a step whose `once` call nobody saw the end of.
 UNKNOWN = "tool.outcome_unknown"
 _CALL_ID = "call_step"
+# It waits, or it did not run: the send says why.
+_NOT_RUN = (SendStatus.WAITING_FOR_INPUT, SendStatus.CANCELLED, SendStatus.TOOL_CALLS_EXCEEDED)
 # One call and no second one, also where a person's answer is brought by a turn that asks a real model.
 _LIMITS = SendLimits(max_rounds=1, max_tool_calls=1)
 
@@ -55,7 +57,7 @@ async def run_tool_step(
     caller = StepCaller(action.tool, arguments)
     asked = f"{action.tool} {arguments}"
     result = await agents.run_leaf(turn, call, spec, asked, stopped=stopped, caller=caller)
-    if result.status in (SendStatus.WAITING_FOR_INPUT, SendStatus.CANCELLED):
+    if result.status in _NOT_RUN:
         return outcome_of(result)
     store, session_id = turn.kit.store, result.session_id
     ledger = await store.get_calls(session_id)

@@ -37,7 +37,7 @@ class OutOfBudget(Exception):  # noqa: N818  (a signal of the loop to itself, no
 def price_of(turn: Turn, info: ModelInfo) -> ModelPrice | None:
     """Return what a model costs, if that is known. Raises `config.no_price` where a budget has to know."""
     price = None if turn.kit.prices is None else turn.kit.prices.price_of(info)
-    if price is None and turn.purse is not None and turn.purse.has_cost_limit:
+    if price is None and turn.purse is not None and turn.purse.has_cost_limit and turn.kit.pays_model:
         raise no_price(info)
     return price
 
@@ -61,7 +61,7 @@ async def hold_call(
     `config.no_price`.
     """
     purse = turn.purse
-    if purse is None:
+    if purse is None or not turn.kit.pays_model:
         return None, request
     price = price_of(turn, info)
     cap = request.max_output_tokens or info.max_output_tokens

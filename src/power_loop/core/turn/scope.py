@@ -58,6 +58,7 @@ class TurnScope:
         "_undo",
         "cause",
         "is_background",
+        "is_handed_back",
         "reason",
         "token",
     )
@@ -68,6 +69,8 @@ class TurnScope:
         # Nobody waits for a turn in the background: at the end of its event loop it is left as it is, to be recovered.
         self.is_background = is_background
         self._is_left = False
+        # What it ends with is no fault of the turn's: whoever takes it up counts no death.
+        self.is_handed_back = False
         self.token = CancellationToken()
         self._inside: asyncio.Task[Any] | None = None
         self._is_cancelled = False

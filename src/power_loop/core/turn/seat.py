@@ -321,7 +321,7 @@ async def hold(
         await heartbeat.stop()
         if is_owner and not rests:
             with contextlib.suppress(StoreError):
-                await kit.store.release(lease, hands_back=scope.is_left)
+                await kit.store.release(lease, hands_back=scope.is_left or scope.is_handed_back)
         if turn is not None and turn.rest_status not in _NOT_BEHIND and await _has_next(turn):
             seat.on_waiting()
 

@@ -84,7 +84,8 @@ class TurnKit:
     `defaults` stand in where a send makes no choice. `max_parallel_tools` bounds the calls of one reply that run at the
     same time. `is_owner_dead` tells whether the process that holds a lease is known to have died. `on_unknown` says
     what becomes of a `once` call of which nobody knows whether it happened. A send that was taken up more than
-    `max_recoveries` times is not recovered any more. `budget` is that of each send which has none of its own.
+    `max_recoveries` times is not recovered any more. `budget` is that of each send which has none of its own;
+    without `pays_model`, its model's calls take nothing of it.
     """
 
     store: SessionStore
@@ -110,6 +111,7 @@ class TurnKit:
     live: tuple[LiveState, ...] = ()
     system_prompt: str | SystemPrompt | None = None
     budget: Budget | None = None
+    pays_model: bool = True
     prices: PriceTable | None = None
     random: Callable[[], float] = random.random
 

@@ -51,6 +51,7 @@ class RunRows:
             "UPDATE {workflow_runs} SET state = ?, output = ?, error = ?, updated_at_ms = ?, ended_at_ms = ?"
             " WHERE session_id = ? AND ended_at_ms IS NULL"
         )
+        self._set_error = render("UPDATE {workflow_runs} SET error = ? WHERE session_id = ? AND ended_at_ms IS NULL")
         self._set_spec = render("UPDATE {workflow_runs} SET name = ?, spec = ? WHERE session_id = ?")
         self._run = render(f"SELECT {_RUN} FROM {{workflow_runs}} WHERE session_id = ?")
         self._steps = render(f"SELECT {_STEP} FROM {{workflow_steps}} WHERE session_id = ? ORDER BY path")
@@ -93,6 +94,8 @@ class RunRows:
         if write.spec is not None:
             name = str(write.spec.get("name", ""))
             statements.append((self._set_spec, (name, encode_json(write.spec, "spec of a run"), session_id)))
+        if write.cancels is not None:
+            statements.append((self._set_error, (encode_json(write.cancels, "error of a run"), session_id)))
         return statements
 
     def touch(self, session_id: str, *, at_ms: int) -> Statement:
