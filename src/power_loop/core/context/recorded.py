@@ -11,9 +11,9 @@ from power_loop.contracts.llm import LLMRequest
 from power_loop.contracts.messages import Message
 from power_loop.contracts.records import FoldRecord, MessageRecord, ModelCallRecord, ProjectedMessage
 from power_loop.core.context.assemble import digest_of, fixed_segments
+from power_loop.core.context.recorded_prompt import recorded_prompt
 from power_loop.core.context.request_diff import request_differences
 from power_loop.core.context.transcript import repair
-from power_loop.core.context.window import fold_message
 
 
 @frozen
@@ -42,7 +42,7 @@ def compare(record: ModelCallRecord, request: LLMRequest, recording: Recording) 
     lines = _fixed_differences(segments, request)
     unchecked: list[str] = []
     changed = next((one for one in segments if one.kind is SegmentKind.CHANGED), None)
-    messages = None if changed is not None else _messages(segments, recording)
+    messages = None if changed is not None else _messages(record, recording)
     if changed is not None:
         unchecked.append(f"messages that are not what the log holds ({changed.name})")
     elif messages is None:
@@ -78,47 +78,15 @@ def _fixed_differences(segments: Sequence[Segment], request: LLMRequest) -> list
     return lines
 
 
-def _messages(segments: Sequence[Segment], recording: Recording) -> tuple[Message, ...] | None:
+def _messages(record: ModelCallRecord, recording: Recording) -> tuple[Message, ...] | None:
     """Return the messages of a recorded call; None where the store does not have all of them any more."""
     shown: list[Message] = []
-    at = {record.seq: record.message for record in recording.messages}
-    for segment in segments:
-        first, last = segment.from_seq, segment.to_seq
-        if first is None or last is None or segment.kind is SegmentKind.LEFT_OUT:
+    parts = recorded_prompt(record, messages=recording.messages, folds=recording.folds, projected=recording.projected)
+    for part in parts:
+        if part.segment.from_seq is None or part.segment.to_seq is None:
             continue
-        if segment.kind is SegmentKind.FOLD:
-            fold = next((one for one in recording.folds if one.to_seq == last), None)
-            if fold is None:
-                return None
-            shown.append(fold_message(fold))
-        elif segment.kind is SegmentKind.PINNED:
-            fold = next((one for one in recording.folds if first in one.pinned_seqs and last in one.pinned_seqs), None)
-            pinned = () if fold is None else [seq for seq in fold.pinned_seqs if first <= seq <= last]
-            if not pinned or any(seq not in at for seq in pinned):
-                return None
-            shown += [at[seq] for seq in pinned]
-        else:
-            part = _range(first, last, at, recording, is_short=segment.kind is SegmentKind.PROJECTED)
-            if part is None:
-                return None
-            shown += part
+        if not part.is_known:
+            return None
+        shown += part.messages
     # What a provider would not take was mended then as it is today.
     return repair([replace(one, memo={}) for one in shown]).messages
-
-
-def _range(
-    first: int, last: int, at: dict[int, Message], recording: Recording, *, is_short: bool
-) -> list[Message] | None:
-    shown: list[Message] = []
-    seq = first
-    while seq <= last:
-        row = next((one for one in recording.projected if one.seq == seq), None) if is_short else None
-        if row is not None:
-            shown.append(row.message)
-            seq = row.to_seq + 1
-        elif seq in at and not is_short:
-            shown.append(at[seq])
-            seq += 1
-        else:
-            return None
-    return shown
