@@ -76,6 +76,9 @@ sandbox: ## bring bubblewrap, in which commands of agents are run, where it is m
 ripgrep: ## bring ripgrep, which searches ask first, where it is missing
 	@sh scripts/install_program.sh rg ripgrep && rg --version | head -n 1 || echo "the tests that go by ripgrep are skipped"
 
+browser: ## bring Chromium, in which the inspector's page is tested, where it is missing
+	@sh scripts/install_program.sh chromium chromium && chromium --version | head -n 1 || echo "the tests in a browser are skipped"
+
 test-versions: ## what may differ by the Python, on the oldest and the newest one of this machine
 	@PYTEST_ARGS='$(PYTEST_ARGS)' sh scripts/test_versions.sh $(VERSIONS)
 
@@ -84,7 +87,7 @@ test-floors: ## what talks to SDKs and drivers, on the oldest ones that we suppo
 
 # A database that is still missing after `databases` is an error.
 test-all: PYTEST_ARGS += --all-databases
-test-all: databases ripgrep test test-floors test-versions ## all that CI runs: every database, both ends of Pythons and packages
+test-all: databases ripgrep browser test test-floors test-versions ## all that CI runs: every database, both ends of Pythons and packages
 
 # --- the documentation ----------------------------------------------------------------------------------------------
 
@@ -123,5 +126,5 @@ clean: ## remove the environments and every cache
 	@rm -rf .databases .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .crash build dist site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help env test check format-check lint types walls docs-check pytest databases sandbox ripgrep test-versions test-floors test-all \
-  demo real bench crash format docs docs-serve docs-print clean
+.PHONY: help env test check format-check lint types walls docs-check pytest databases sandbox ripgrep browser test-versions test-floors \
+  test-all demo real bench crash format docs docs-serve docs-print clean

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import inspect
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from power_loop.cli import (
     ddl,
     doctor,
     fork,
+    inspect,
     mcp,
     migrate,
     prune,
@@ -40,6 +40,7 @@ COMMANDS = (
     chat,
     sessions,
     show,
+    inspect,
     resume,
     replay,
     fork,
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         outcome = given.run(given)
-        status = asyncio.run(outcome) if inspect.iscoroutine(outcome) else outcome
+        status = asyncio.run(outcome) if asyncio.iscoroutine(outcome) else outcome
         sys.stdout.flush()
     except PowerLoopError as error:
         complain(error.message, code=error.code)
