@@ -1,6 +1,6 @@
 """Takes the pictures of the inspector in the docs: its own page, in Chromium, over a store that is made for it.
 
-python scripts/inspector_pictures.py
+python -m scripts.inspector_pictures
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from inspector_world import build, make_waiting
 from playwright.async_api import Page, async_playwright
 
 from power_loop.contrib.inspect import attach_inspector
+from scripts.inspector_world import build, make_waiting
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "en" / "pictures"

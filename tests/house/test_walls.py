@@ -110,7 +110,10 @@ def test_no_module_keeps_a_changing_global() -> None:
 @pytest.mark.parametrize("room", ["contrib", "testing"])
 def test_what_users_could_have_written_imports_public_names_only(room: str) -> None:
     """`power_loop.contrib` and `power_loop.testing` are written as a user would write them, so that any user could."""
-    shelves = {f"power_loop.{path.stem}" for path in PACKAGE.glob("[a-z]*.py")} | {"power_loop.tools", "power_loop.workflow"}
+    shelves = {f"power_loop.{path.stem}" for path in PACKAGE.glob("[a-z]*.py")} | {
+        "power_loop.tools",
+        "power_loop.workflow",
+    }
     found = []
     for path, tree in sources():
         if path.relative_to(PACKAGE).parts[0] != room:
