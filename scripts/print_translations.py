@@ -27,14 +27,14 @@ CHINESE = ROOT / "docs" / "zh"
 #: Pages outside of the guides that are translated.
 ELSEWHERE = {ROOT / "README.md": ROOT / "README.zh.md", ROOT / "SECURITY.md": ROOT / "SECURITY.zh.md"}
 #: Pages that have no translation. The reference is printed from the code, decisions are for those who change it.
-UNTRANSLATED = ("docs/en/api/*", "docs/en/decisions/*", "docs/en/tutorials/*")
+UNTRANSLATED = ("docs/en/api/*", "docs/en/decisions/*")
 #: Chinese pages that have no English one.
 OWN_PAGES = ("docs/zh/glossary.md",)
 
 _STAMP = re.compile(r"\A<!-- (?P<kind>translation|summary) of (?P<page>\S+), words (?P<digest>\w+) -->\n")
-# A fenced block with the comment directly before it, which says to a test what the model answers.
+# A fenced block with the comments directly before it, which say to a test what the model answers and what is expected.
 _BLOCK = re.compile(
-    r"(?:^ *<!-- (?:(?!-->).)* -->[ ]*\n)?^(?P<indent> *)```(?P<language>\w*)\n.*?^(?P=indent)```$",
+    r"(?:^ *<!-- (?:(?!-->).)* -->[ ]*\n)*^(?P<indent> *)```(?P<language>\w*)[^\n`]*\n.*?^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 _PRINTED = re.compile(r"(<!-- printed: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)

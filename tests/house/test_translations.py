@@ -95,7 +95,8 @@ PAGE = """# Title
 See [above](#title), [the other](other.md#its-second) and [the code](../../src/x.py).
 
 <!-- model: ["one"] -->
-```python
+<!-- status: 0 -->
+```python title="one.py"
 print(1)  # → 1
 ```
 
@@ -130,7 +131,7 @@ def test_empty_blocks_are_filled_with_the_english_ones(translation: Translation)
     assert main([]) == 1, "other.md has no translation"
     text = translation.path.read_text("utf-8")
     assert blocks_of(text) == blocks_of(PAGE)
-    assert '<!-- model: ["one"] -->' in text
+    assert '<!-- model: ["one"] -->\n<!-- status: 0 -->\n```python title="one.py"\nprint(1)' in text
     assert printed(translation) == text
 
 
