@@ -4,7 +4,7 @@ The first line of a translation names its page and a digest of the words that it
 `<!-- translation of docs/en/index.md, words 0123456789ab -->`; a `summary` leaves parts and all figures out. Code and
 printed parts do not count as words. With `--check` nothing is written: a translation whose page has other words by now
 is named (it is stale), and the exit code tells whether one lacks code or a page lacks its translation. `--stamp PAGE`
-says of a translation that it was brought up to date.
+says of a translation, also a new one, that it is of the page as it stands.
 """
 
 from __future__ import annotations
@@ -66,11 +66,7 @@ class Translation:
     @property
     def is_stale(self) -> bool:
         """Whether the English page has other words than those that were translated."""
-        return self.digest != self.digest_of_page()
-
-    def digest_of_page(self) -> str:
-        """Return what its first line would say if it were brought up to date."""
-        return digest_of(self.page.read_text("utf-8"), has_figures=self.is_whole)
+        return self.digest != digest_of(self.page.read_text("utf-8"), has_figures=self.is_whole)
 
 
 # --- what a page is made of -----------------------------------------------------------------------------------------
@@ -236,24 +232,31 @@ def _anchor_in(place: Path, anchor: str) -> str:
     return anchor
 
 
-def _stamped(translation: Translation) -> str:
-    head, _, rest = translation.path.read_text("utf-8").partition("\n")
-    return head.replace(translation.digest, translation.digest_of_page()) + "\n" + rest
+def _stamp(path: Path) -> None:
+    """Have a translation's first line name its page as it is; a new translation gets that line."""
+    page, text = _source_of(path), path.read_text("utf-8")
+    found = _STAMP.match(text)
+    kind = found["kind"] if found else "translation"
+    digest = digest_of(page.read_text("utf-8"), has_figures=kind == "translation")
+    head = f"<!-- {kind} of {page.relative_to(ROOT).as_posix()}, words {digest} -->\n"
+    path.write_text(head + (text[found.end() :] if found else f"\n{text}"), "utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print every translation, or check them all."""
     parser = argparse.ArgumentParser(prog="python -m scripts.print_translations", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if code or a translation lacks")
-    parser.add_argument("--stamp", nargs="+", type=Path, default=[], help="translations that were brought up to date")
+    parser.add_argument(
+        "--stamp", nargs="+", type=Path, default=[], help="translations that are of their pages as they stand"
+    )
     options = parser.parse_args(arguments)
     stamped = [path.resolve() for path in options.stamp]
+    for path in stamped:
+        _stamp(path)
     problems = [f"{page.relative_to(ROOT)} has no translation" for page in missing()]
     for translation in translations():
         name = translation.path.relative_to(ROOT)
-        if translation.path in stamped:
-            translation.path.write_text(_stamped(translation), "utf-8")
-        elif translation.is_stale:
+        if translation.is_stale:
             print(f"stale: {name}: {translation.page.relative_to(ROOT)} has other words than those it was made from")
         try:
             text = printed(translation)

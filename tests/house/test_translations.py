@@ -165,6 +165,13 @@ def test_words_make_a_translation_stale_and_code_and_line_breaks_do_not(translat
     assert translation.is_stale
     main(["--stamp", str(translation.path)])
     assert not translations()[0].is_stale
+    assert translation.path.read_text("utf-8").count("<!-- translation of") == 1
+
+
+def test_a_new_translation_gets_its_first_line(translation: Translation) -> None:
+    translation.path.write_text("# 标题\n", "utf-8")
+    main(["--stamp", str(translation.path)])
+    assert translations() == [translation]
 
 
 def test_figures_do_not_make_a_summary_stale_and_words_do() -> None:
