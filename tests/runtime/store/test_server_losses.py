@@ -26,6 +26,7 @@ from power_loop.contracts.errors import (
     StoreUnavailableError,
 )
 from power_loop.runtime.store.open import open_store
+from power_loop.runtime.store.sql import postgres
 from power_loop.testing.conformance.folds import fold
 from power_loop.testing.conformance.projections import end_with, row
 from tests.conformance.parts import accepted, new_session, one_send
@@ -503,6 +504,45 @@ async def test_a_process_stopped_in_a_transaction_does_not_hold_its_rows_for_eve
         _, status = await asyncio.to_thread(os.waitpid, process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         async with opened(dsn, "lock_timeout_s=5&retry_s=60") as database:
+            assert await database.write("put", put(database, "a")) == "a"
+            assert await keys(database) == ["a"]
+    finally:
+        process.send_signal(signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            process.wait()
+
+
+async def test_a_process_stopped_in_the_middle_of_a_statement_does_not_hold_its_rows_for_ever(
+    server: Server, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL takes a client for a busy one that has prepared a statement and does not run it: its own limit never
+    comes. Who waits for its rows ends it by the same limit."""
+    if server.name != "postgres":
+        pytest.skip("MySQL and MariaDB limit how long they wait for a client, wherever it stands")
+    script = (
+        "import asyncio, os, signal, sys, threading\n"
+        "import asyncpg\n"
+        "from tests.runtime.store.server_parts import database_of\n"
+        "database = database_of(sys.argv[1])\n"
+        "prepare = asyncpg.Connection._get_statement\n"
+        "async def prepare_and_stop(self, query, *args, **more):\n"
+        "    prepared = await prepare(self, query, *args, **more)\n"
+        "    if query.startswith('UPDATE'):\n"
+        "        os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "        threading.Event().wait()\n"
+        "    return prepared\n"
+        "asyncpg.Connection._get_statement = prepare_and_stop\n"
+        "async def body(tx):\n"
+        "    await tx.execute(\"INSERT INTO t (id, body) VALUES ('a', $1)\", ('first',))\n"
+        "    await tx.execute(\"UPDATE t SET body = $1 WHERE id = 'a'\", ('second',))\n"
+        "asyncio.run(database.write('put', body))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, dsn], cwd=ROOT)  # noqa: ASYNC220 - it is told by its pid
+    try:
+        _, status = await asyncio.to_thread(os.waitpid, process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        monkeypatch.setattr(postgres, "IDLE_IN_TRANSACTION_MS", 1_000)
+        async with opened(dsn, "lock_timeout_s=0.5&retry_s=60") as database:
             assert await database.write("put", put(database, "a")) == "a"
             assert await keys(database) == ["a"]
     finally:

@@ -259,6 +259,9 @@ class MysqlLink:
         """Read the server's clock together with what is sent next."""
         self._reads_clock = True
 
+    async def end_standing(self) -> None:
+        """Do nothing: `wait_timeout` counts wherever a client stands."""
+
     def abort(self) -> None:
         """Drop the connection at once."""
         self._writer.transport.abort()

@@ -27,6 +27,14 @@ _log = logging.getLogger("power_loop")
 #: How long a transaction whose client does not go on keeps its locks, in milliseconds: half of a lease, so that a
 #: process that was stopped in one does not hold up who takes its sessions over.
 IDLE_IN_TRANSACTION_MS = 15_000
+# To the server a client that has prepared a statement and does not run it is not idle, so that its limit never comes. A
+# COPY waits for its client in the same state, and is none of ours.
+_END_STANDING = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND usename = current_user AND application_name = current_setting('application_name')"
+    " AND pid <> pg_backend_pid() AND state = 'active' AND wait_event = 'ClientRead' AND query NOT ILIKE 'copy%'"
+    " AND state_change < clock_timestamp() - interval '{} milliseconds'"
+)
 # One statement of many parts takes long to plan, and parameters are counted with 16 bits.
 _MAX_TOGETHER = 64
 _MAX_TOGETHER_PARAMS = 20_000
@@ -68,7 +76,7 @@ _STATES = {
     "40P01": Trouble.CONFLICT,
     "42501": Trouble.REFUSED,
     "53100": Trouble.FULL,
-    "55P03": Trouble.CONFLICT,
+    "55P03": Trouble.HELD,
     "57014": Trouble.SLOW,
 }
 
@@ -255,6 +263,11 @@ class PostgresLink:
     def lift_limit(self) -> None:
         """Wait for what comes next as long as it takes."""
         self._exchange.lift_limit()
+
+    async def end_standing(self) -> None:
+        """End the transactions of processes that stand still in the middle of a statement for as long as one may that
+        is idle."""
+        await self._exchange(self._connection.execute(_END_STANDING.format(IDLE_IN_TRANSACTION_MS)))
 
     async def read_clock(self) -> None:
         """Read the server's clock."""

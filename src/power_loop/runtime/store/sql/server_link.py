@@ -40,6 +40,7 @@ class Trouble(Enum):
     """Is what went wrong, by what is to be done about it."""
 
     CONFLICT = "conflict"  # another transaction was in the way: this one runs again
+    HELD = "held"  # another transaction kept its locks for too long: this one runs again, if that one moves at all
     LOST = "lost"  # the connection or the server has gone: it runs again on another connection
     CROWDED = "crowded"  # the server takes no more connections: it runs again, later
     READ_ONLY = "read only"  # the server does not write: another connection may lead to one that does
@@ -52,12 +53,13 @@ class Trouble(Enum):
 
 
 #: Troubles behind which the transaction runs again.
-PASSING = frozenset({Trouble.CONFLICT, Trouble.LOST, Trouble.CROWDED, Trouble.READ_ONLY})
+PASSING = frozenset({Trouble.CONFLICT, Trouble.HELD, Trouble.LOST, Trouble.CROWDED, Trouble.READ_ONLY})
 #: Troubles behind which the connection is as good as before, once it is rolled back.
-HARMLESS = frozenset({Trouble.CONFLICT, Trouble.DUPLICATE, Trouble.VALUE})
+HARMLESS = frozenset({Trouble.CONFLICT, Trouble.HELD, Trouble.DUPLICATE, Trouble.VALUE})
 
 _ERRORS: dict[Trouble, tuple[type[StoreError], str]] = {
     Trouble.CONFLICT: (StoreUnavailableError, "other transactions were in the way all the time; try again"),
+    Trouble.HELD: (StoreUnavailableError, "other transactions were in the way all the time; try again"),
     Trouble.LOST: (StoreUnavailableError, "see that the server runs and can be reached from here; try again"),
     Trouble.CROWDED: (StoreUnavailableError, "the server has no connection left: lower pool_size, or raise its limit"),
     Trouble.READ_ONLY: (StoreReadOnlyError, "name the server that writes, or end its read-only state"),
@@ -147,6 +149,10 @@ class Link(Protocol):
 
     async def read_clock(self) -> None:
         """Read the server's clock, now or together with what is sent next."""
+        ...
+
+    async def end_standing(self) -> None:
+        """End the transactions of processes that stand still, where the server does not do so by itself."""
         ...
 
     def abort(self) -> None:

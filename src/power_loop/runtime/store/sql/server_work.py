@@ -270,8 +270,21 @@ class Server:
         else:
             self.pool.give(link)
 
+    async def _end_standing(self) -> None:
+        """End what may hold the locks that this process waited for; if it cannot be done, the next try tells."""
+        with contextlib.suppress(DriverError):
+            link = await self.pool.take()
+            try:
+                await link.end_standing()
+            except BaseException:
+                self.pool.drop(link)
+                raise
+            self.pool.give(link)
+
     async def _pause(self, patience: _Patience, failure: DriverError) -> None:
         """Wait before the next try. Raises the coded error if there is none."""
+        if failure.trouble is Trouble.HELD:
+            await self._end_standing()
         limit_s = _READ_ONLY_S if failure.trouble is Trouble.READ_ONLY else None
         pause_s = patience.next_pause(limit_s)
         if pause_s is None:
