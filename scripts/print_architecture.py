@@ -198,6 +198,16 @@ def _keys_of(title: str, doc: str, keys: Sequence[Any]) -> str:
     return f"### {title}\n\n{doc}\n\n{_table(('Key', 'Takes', 'Is'), rows)}"
 
 
+def crash_figures() -> str:
+    """Return what the crash matrix came to, in a sentence."""
+    page = (DOCS / "en" / "crash-matrix.md").read_text("utf-8")
+    found = re.search(r"\*\*(?P<figures>[\d,]+ histories, [\d,]+ [^*]+)\*\* on (?P<databases>.+)", page)
+    assert found is not None
+    # A distribution's own number says no more than the version.
+    databases = re.sub(r"[-+]\S*?(?=,|\.$)", "", found["databases"])
+    return f"**{found['figures']}**, on {databases.rstrip('.')}."
+
+
 def workflow_schema() -> str:
     """Return the JSON Schema of workflows, as a file."""
     schema = importlib.import_module("power_loop.workflow.schema").WORKFLOW_SCHEMA
@@ -243,6 +253,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "event-types": event_types,
     "hook-points": hook_points,
     "workflow-nodes": workflow_nodes,
+    "crash-figures": crash_figures,
     "examples": examples,
 }
 
@@ -266,7 +277,7 @@ def main() -> int:
     check = parser.parse_args().check
     pages = [
         path
-        for path in [*sorted(DOCS.rglob("*.md")), EXAMPLES / "README.md"]
+        for path in [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), EXAMPLES / "README.md"]
         if "<!-- printed: " in path.read_text("utf-8")
     ]
     stale = []

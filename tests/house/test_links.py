@@ -35,6 +35,15 @@ DESCRIPTION = [
 ]
 
 
+#: The capabilities of its table, which is ours as well.
+CAPABILITIES = """
+Stateful sessions; Pluggable backends; Stateless / resumable loop; Tool calling; Sub-agents; Dynamic workflows;
+Workflow resume; Process sandboxing; Durable timers; Context compaction; Send-context projection; Durability ops;
+Observability; MCP tools; Hooks & events; Structured output; Pluggable memory; Retry / cancel / budgets;
+Stable error codes; Crash recovery
+"""
+
+
 def links_of(text: str) -> list[str]:
     """Return where the links and pictures of a page lead to; what stands in code leads nowhere."""
     plain = _CODE.sub("``", _FENCED.sub("", text))
@@ -86,6 +95,13 @@ def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
 @pytest.mark.parametrize("target", DESCRIPTION)
 def test_what_the_description_links_to_is_here(target: str) -> None:
     assert problem_with(target, ROOT / "README.md") is None
+
+
+def test_every_capability_of_the_description_has_its_row_and_its_page() -> None:
+    rows = [row for row in (ROOT / "README.md").read_text("utf-8").splitlines() if row.startswith("| **")]
+    linked = {row.split("**")[1]: links_of(row) for row in rows}
+    wanted = {" ".join(name.split()) for name in CAPABILITIES.split(";")}
+    assert wanted - {name for name, links in linked.items() if links} == set()
 
 
 def test_every_page_is_led_to_by_another_one() -> None:

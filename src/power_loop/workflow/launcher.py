@@ -26,9 +26,10 @@ class WorkerPlan:
     """Is what a worker is started for.
 
     `argv` is its command, `env` its whole environment, which holds no key. `tools` are the names of the tools that its
-    leaves are granted, None all that its bootstrap gives. It writes in `folder`, which is its own, and in `workspace`
-    (None: its leaves have theirs in `folder`); it reads `read_only`, its Python among them. `needs_network` tells that
-    it makes its model calls itself.
+    leaves are granted: all that there are where a leaf's spec names none, and None where a function of its bootstrap
+    makes them, which runs in the worker. It writes in `folder`, which is its own, and in `workspace` (None: its leaves
+    have theirs in `folder`); it reads `read_only`, its Python among them. `needs_network` tells that it makes its model
+    calls itself.
     """
 
     argv: tuple[str, ...]

@@ -103,6 +103,8 @@ class SubprocessExecutor:
                 raise ConfigError(f"{name} is {seconds!r:.200}: give a number of seconds above 0")
         self._bootstrap = bootstrap or WorkerBootstrap()
         self._launcher = launcher
+        # A launcher decides by the tools: it is told all there are where a leaf's spec names none.
+        self._all_tools = None if launcher is None else self._bootstrap.tool_names
         self._timeout_s = timeout_s
         self._silence_s = silence_s
         self._limits = limits or ShellLimits(max_processes=None)
@@ -213,8 +215,9 @@ class SubprocessExecutor:
 
     def _kind(self, tools: tuple[str, ...] | None) -> WorkerKind:
         # What does not depend on the tools is started for any.
-        known = None if self._launcher is None or tools is None else tuple(sorted(tools))
-        return WorkerKind(known, self._bootstrap.workspace)
+        if self._launcher is None:
+            return WorkerKind(None, self._bootstrap.workspace)
+        return WorkerKind(self._all_tools if tools is None else tuple(sorted(tools)), self._bootstrap.workspace)
 
     async def _start(self, kind: WorkerKind) -> WorkerProcess:
         bootstrap = self._bootstrap

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
@@ -97,6 +98,13 @@ class WorkerBootstrap:
             variables=self.variables,
             environment=self.environment,
         )
+
+    @property
+    def tool_names(self) -> tuple[str, ...] | None:
+        """The names of the tools that there are for leaves; None where a function makes them, which runs in workers."""
+        if self.tools is not None:
+            return None
+        return tuple(sorted(one.name for one in self.tools_in(self.environment_in(tempfile.gettempdir()))))
 
     def tools_in(self, env: RuntimeEnv) -> list[Any]:
         """Return the tools that there are for leaves."""
