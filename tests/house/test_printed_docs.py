@@ -21,7 +21,7 @@ def test_every_printed_part_is_up_to_date() -> None:
 
 
 def test_every_part_stands_on_a_page() -> None:
-    paths = [*(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"]
+    paths = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"]
     pages = "".join(path.read_text("utf-8") for path in paths)
     assert [name for name in PARTS if f"<!-- printed: {name} -->" not in pages] == []
 

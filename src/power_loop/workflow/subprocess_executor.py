@@ -41,7 +41,7 @@ from power_loop.workflow.pool import (
     worker_protocol_error,
 )
 from power_loop.workflow.proxy import ModelDesk
-from power_loop.workflow.worker_bootstrap import WorkerBootstrap
+from power_loop.workflow.worker_bootstrap import WorkerBootstrap, tool_names
 from power_loop.workflow.worker_frames import SILENCE_S, BrokenFrameError, Frame, frame_bytes, member
 
 _BARE_USES, _LAUNCHED_USES = 100, 1
@@ -104,7 +104,7 @@ class SubprocessExecutor:
         self._bootstrap = bootstrap or WorkerBootstrap()
         self._launcher = launcher
         # A launcher decides by the tools: it is told all there are where a leaf's spec names none.
-        self._all_tools = None if launcher is None else self._bootstrap.tool_names
+        self._all_tools = None if launcher is None else tool_names(self._bootstrap)
         self._timeout_s = timeout_s
         self._silence_s = silence_s
         self._limits = limits or ShellLimits(max_processes=None)

@@ -99,17 +99,19 @@ class WorkerBootstrap:
             environment=self.environment,
         )
 
-    @property
-    def tool_names(self) -> tuple[str, ...] | None:
-        """The names of the tools that there are for leaves; None where a function makes them, which runs in workers."""
-        if self.tools is not None:
-            return None
-        return tuple(sorted(one.name for one in self.tools_in(self.environment_in(tempfile.gettempdir()))))
-
     def tools_in(self, env: RuntimeEnv) -> list[Any]:
         """Return the tools that there are for leaves."""
         tools: list[Any] = [] if self.tool_preset is None else list(tool_preset(self.tool_preset, env))
         return tools if self.tools is None else [*tools, *found(self.tools)(env)]
+
+
+def tool_names(bootstrap: WorkerBootstrap) -> tuple[str, ...] | None:
+    """Return the names of the tools that there are for leaves; None where a function makes them, which runs in
+    workers."""
+    if bootstrap.tools is not None:
+        return None
+    env = bootstrap.environment_in(tempfile.gettempdir())
+    return tuple(sorted(one.name for one in bootstrap.tools_in(env)))
 
 
 def found(reference: str) -> Any:
