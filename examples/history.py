@@ -92,7 +92,9 @@ async def play(said: Sequence[Said], *, dsn: str, session_id: str, system_prompt
     for number, (asked, replies) in enumerate(turns(said)):
         async with StatefulAgentLoop(llm=Recorded(replies), dsn=dsn, tool_registry=tools, config=config) as loop:
             await loop.new_session(session_id=session_id, system_prompt=system_prompt, may_exist=True)
-            content: list[ContentPart] = [part for one in asked for part in (TextPart(one.text), *one.images)]
+            content: list[ContentPart] = []
+            for one in asked:
+                content += [TextPart(one.text), *one.images]
             try:
                 await loop.send(content, session_id=session_id, request_id=f"import-{number}")
             except LLMInvalidRequestError as error:
