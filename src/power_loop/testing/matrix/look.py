@@ -88,12 +88,6 @@ async def _run_of(store: Any, session_id: str) -> dict[str, Any]:
     return {"run": told, "signals": [[signal.name, signal.value, signal.taken_by] for signal in signals]}
 
 
-async def _tool_steps_of(store: Any, session_id: str) -> set[str | None]:
-    """Return the sessions in whose ledgers the tool steps of a run stand."""
-    steps = (await _run_of(store, session_id)).get("run", {}).get("steps", ())
-    return {step["session"] for step in steps if step["kind"] == "tool"}
-
-
 def _timer(timer: TimerRecord) -> dict[str, Any]:
     return {
         "id": timer.id,
@@ -112,13 +106,10 @@ async def _budget_of(loop: StatefulAgentLoop, send: Any, *, ran: int) -> dict[st
     if found is None or (found.key.session_id, found.key.send_index) != (send.session_id, send.index):
         return None
     store = await loop.get_store()
-    # The calls of a workflow's tool steps are the workflow's own: no budget pays for them.
-    unpaid = await _tool_steps_of(store, send.session_id)
     due = Amounts(send.usage.total_tokens, send.cost_nanos or 0, ran)
     due += Amounts(send.dropped_usage.total_tokens, send.dropped_cost_nanos or 0, 0)
     for one in await store.get_children_spending(send.session_id, send.index):
-        paid_calls = 0 if one.session_id in unpaid else one.tool_calls
-        due += Amounts(one.usage.total_tokens, one.cost_nanos or 0, paid_calls)
+        due += Amounts(one.usage.total_tokens, one.cost_nanos or 0, one.tool_calls)
     told = {"spent": found.spent, "due": due, "lost": found.lost, "reserved": found.reserved}
     return {name: [amounts.tokens, amounts.cost_nanos, amounts.tool_calls] for name, amounts in told.items()}
 
