@@ -14,11 +14,12 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from scripts import api_pages
+from scripts import api_pages, state_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "power_loop"
@@ -208,6 +209,12 @@ def crash_figures() -> str:
     return f"**{found['figures']}**, on {databases.rstrip('.')}."
 
 
+def ddl(dsn: str) -> str:
+    """Return the statements that make the tables on a kind of database, as a file."""
+    said = "-- What `power-loop ddl` prints; tables are called pl_… unless a table_prefix says otherwise.\n\n"
+    return said + str(importlib.import_module("power_loop.storage").schema_ddl(dsn)).strip() + "\n"
+
+
 def workflow_schema() -> str:
     """Return the JSON Schema of workflows, as a file."""
     schema = importlib.import_module("power_loop.workflow.schema").WORKFLOW_SCHEMA
@@ -258,7 +265,14 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 #: Whole files that come from the code.
-FILES: dict[str, Callable[[], str]] = {"en/workflow.schema.json": workflow_schema, **api_pages.pages()}
+FILES: dict[str, Callable[[], str]] = {
+    "en/workflow.schema.json": workflow_schema,
+    "en/pictures/call-states.svg": state_picture.call_states,
+    "en/ddl/sqlite.sql": partial(ddl, "app.db"),
+    "en/ddl/postgresql.sql": partial(ddl, "postgresql://"),
+    "en/ddl/mysql.sql": partial(ddl, "mysql://"),
+    **api_pages.pages(),
+}
 
 
 def printed(text: str) -> str:

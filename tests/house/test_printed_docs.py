@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import print_architecture
+from power_loop.contracts.states import CallState
+from scripts import print_architecture, state_picture
 from scripts.print_architecture import PARTS, first_sentence, printed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,14 @@ def test_every_part_stands_on_a_page() -> None:
     paths = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"]
     pages = "".join(path.read_text("utf-8") for path in paths)
     assert [name for name in PARTS if f"<!-- printed: {name} -->" not in pages] == []
+
+
+def test_a_step_that_has_no_place_in_the_picture_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = state_picture.CALL_STEPS
+    more = {**known, CallState.WAITING: known[CallState.WAITING] | {CallState.STARTED}}
+    monkeypatch.setattr(state_picture, "CALL_STEPS", more)
+    with pytest.raises(AssertionError, match="other steps than the store"):
+        state_picture.call_states()
 
 
 def test_printing_a_page_twice_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
