@@ -80,6 +80,19 @@ def test_its_emphasis_ends_where_markdown_can_see_it(name: str) -> None:
             assert not re.match(rf"[^\w\s`]\*\*[{_CHINESE}\w]", line[closing - 3 :]), line
 
 
+def unwanted_words() -> list[str]:
+    table = (ROOT / OWN_PAGES[0]).read_text("utf-8").partition("## 不用的词")[2]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")][2:]
+    return [word for cell in cells for word in cell.strip().split("、")]
+
+
+def test_one_idea_has_one_word() -> None:
+    unwanted = unwanted_words()
+    assert "挂钩" in unwanted
+    texts = {name: own_text(translation.path.read_text("utf-8")) for name, translation in TRANSLATIONS.items()}
+    assert [(name, word) for name, text in texts.items() for word in unwanted if word in text] == []
+
+
 def test_stale_translations_are_told() -> None:
     for name, translation in TRANSLATIONS.items():
         if translation.is_stale:
