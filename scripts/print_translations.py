@@ -27,7 +27,7 @@ CHINESE = ROOT / "docs" / "zh"
 #: Pages outside of the guides that are translated.
 ELSEWHERE = {ROOT / "README.md": ROOT / "README.zh.md", ROOT / "SECURITY.md": ROOT / "SECURITY.zh.md"}
 #: Pages that have no translation. The reference is printed from the code, decisions are for those who change it.
-UNTRANSLATED = ("docs/en/api/*", "docs/en/decisions/*", "docs/en/comparison.md")
+UNTRANSLATED = ("docs/en/api/*", "docs/en/decisions/*")
 #: Chinese pages that have no English one.
 OWN_PAGES = ("docs/zh/glossary.md",)
 
