@@ -118,8 +118,9 @@ def _opened(item: Any) -> Iterator[Any]:
         yield item
         return
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in sorted((ROOT / "docs" / item).glob("*.md"))]
-    # The way in comes first; the front stands before its shelves.
+    # The way in comes first; the front stands before its shelves. A template is to be copied, and not read.
     first = ["index.md", "power_loop.md"]
+    pages = [page for page in pages if not page.endswith("/template.md")]
     yield from sorted(pages, key=lambda page: not page.endswith(tuple(f"/{name}" for name in first)))
 
 

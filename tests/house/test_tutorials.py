@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def free_port() -> int:
 @pytest.mark.promise("tutorials")
 @pytest.mark.parametrize("page", PAGES)
 def test_it_does_what_it_says_from_an_empty_folder_on(page: str, tmp_path: Path) -> None:
+    if page.startswith("3-") and sys.platform != "linux":
+        pytest.skip("a worker gives the network up by itself on Linux only")
     text = (FOLDER / page).read_text("utf-8")
     text = text.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{(port := free_port())}").replace(
         f"--port {PORT}", f"--port {port}"
