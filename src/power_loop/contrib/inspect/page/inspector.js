@@ -14,6 +14,7 @@ const ASKS = {
 };
 const RESUMABLE = new Set(["running", "waiting_for_input", "failed"]);
 const MAX_EVENTS = 200;
+const MAX_TITLE = 300;
 
 const $ = (id) => document.getElementById(id);
 let about = { can_write: false, can_drive: false, is_attached: false };
@@ -36,7 +37,7 @@ function said(text) {
     found.append(text.slice(at, match.index));
     const mark = document.createElement("span");
     mark.className = "sign";
-    mark.textContent = "U+" + match[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    mark.textContent = nameOf(match[0]);
     found.append(mark);
     at = match.index + match[0].length;
   }
@@ -44,8 +45,12 @@ function said(text) {
   return found;
 }
 
+function nameOf(sign) {
+  return "U+" + sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+}
+
 function plain(text) {
-  return String(text).replace(SIGNS, (sign) => `U+${sign.codePointAt(0).toString(16).toUpperCase()}`);
+  return String(text).replace(SIGNS, nameOf);
 }
 
 function h(name, props = {}, ...children) {
@@ -220,7 +225,8 @@ function topOf(known, one) {
 }
 
 function title(one) {
-  return one.metadata?.title || one.metadata?.name || one.metadata?.workflow || one.agent || one.id;
+  const names = [one.metadata?.title, one.metadata?.name, one.metadata?.workflow, one.agent, one.id];
+  return [...names.find((name) => typeof name === "string" && name)].slice(0, MAX_TITLE).join("");
 }
 
 function sessionLine(one, depth) {
