@@ -70,7 +70,7 @@ def make_today(dsn):
 _SCENES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     (
         "chat",
-        "power-loop chat --loop shop:make",
+        "power-loop chat --app shop:make",
         (
             ("> ", "Do you have Emma?\n"),
             ("one?\r\n", ""),
@@ -80,7 +80,7 @@ _SCENES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     ("show", "power-loop show SESSION", ()),
-    ("replay", "power-loop replay SESSION --loop shop:make_today", ()),
+    ("replay", "power-loop replay SESSION --app shop:make_today", ()),
 )
 
 

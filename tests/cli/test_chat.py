@@ -160,7 +160,7 @@ def test_a_mistake_is_a_line_and_no_traceback(tmp_path: Path) -> None:
     with ThreadedModelServer([]) as server:
         for arguments, code in (
             (("chat", "none"), "[store.schema]"),
-            (("chat", "--loop", "no_such:thing"), "[config.invalid]"),
+            (("chat", "--app", "no_such:thing"), "[config.invalid]"),
             (("resume", "none"), "[store.schema]"),
         ):
             done = run(server, tmp_path, *arguments)

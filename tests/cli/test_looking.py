@@ -196,7 +196,7 @@ def fewer_tools(dsn: str) -> StatefulAgentLoop:
 
 def test_a_session_is_replayed_with_today_s_code_on_every_database(site: Site, tmp_path: Path) -> None:
     asyncio.run(make(site.dsn))
-    same, other = ("--loop", f"{__name__}:today"), ("--loop", f"{__name__}:fewer_tools")
+    same, other = ("--app", f"{__name__}:today"), ("--app", f"{__name__}:fewer_tools")
     found = run("replay", "s1", *same, "--dsn", site.dsn, folder=tmp_path)
     assert (found.returncode, found.stdout, found.stderr) == (0, "session 's1': 3 model calls asked the same\n", "")
     found = run("replay", "s1", *other, "--json", "--dsn", site.dsn, folder=tmp_path)

@@ -41,10 +41,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.promise("recover")
 def test_what_died_is_listed_then_driven_then_gone(folder: Path) -> None:
-    for more in ((), ("--drive", "my_app:make_loop", "--dry-run")):
+    for more in ((), ("--app", "my_app:make_loop", "--dry-run")):
         listed = run("recover", "--dsn", "app.db", *more, folder=folder)
         assert (listed.returncode, listed.stdout.count("dead_turn"), listed.stderr) == (1, 2, "")
-    driven = run("recover", "--dsn", "app.db", "--drive", "my_app:make_loop", "--json", folder=folder)
+    driven = run("recover", "--dsn", "app.db", "--app", "my_app:make_loop", "--json", folder=folder)
     assert (driven.returncode, driven.stderr) == (0, "")
     reports = [json.loads(line) for line in driven.stdout.splitlines()]
     assert {(one["found"], one["status"], one["was_driven"]) for one in reports} == {("dead_turn", "completed", True)}
@@ -55,11 +55,11 @@ def test_what_died_is_listed_then_driven_then_gone(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("drive", "said"),
-    [("my_app", "MODULE:CALLABLE"), ("my_app:none", "cannot be imported"), ("my_app:no_loop", "StatefulAgentLoop")],
+    [("my_app", "MODULE:LOOP"), ("my_app:none", "cannot be imported"), ("my_app:no_loop", "StatefulAgentLoop")],
 )
 def test_a_callable_that_is_none_is_refused(tmp_path: Path, drive: str, said: str) -> None:
     (tmp_path / "my_app.py").write_text(LOOP, "utf-8")
-    done = run("recover", "--dsn", "app.db", "--drive", drive, folder=tmp_path)
+    done = run("recover", "--dsn", "app.db", "--app", drive, folder=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
 

@@ -63,7 +63,7 @@ def done(folder: Path, *arguments: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_a_runner_whose_turn_does_not_rest(folder: Path, number: signal.Signals) -> None:
-    command = ["timers", "run", "--drive", "my_agent:make_stuck", "--dsn", "app.db"]
+    command = ["timers", "run", "--app", "my_agent:make_stuck", "--dsn", "app.db"]
     code = f"import sys; from power_loop.cli.main import main; sys.exit(main({command!r}))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, text=True)
     with process:
@@ -89,9 +89,9 @@ def test_timers_are_listed_cancelled_delivered_and_forgotten(folder: Path) -> No
     assert [json.loads(line)["id"] for line in done(folder, "--session", "sess_1", "--json")] == ["tmr_now", "tmr_a"]
     assert done(folder, "cancel", "--timer", "tmr_b") == ["tmr_b: cancelled"]
     assert done(folder, "cancel", "--timer", "tmr_b", "--json") == ['{"id": "tmr_b", "was_armed": false}']
-    [line] = done(folder, "run", "--once", "--drive", "my_agent:make")
+    [line] = done(folder, "run", "--once", "--app", "my_agent:make")
     assert line.split()[2:] == ["tmr_now", "sess_1"]
-    assert done(folder, "run", "--once", "--drive", "my_agent:make") == []
+    assert done(folder, "run", "--once", "--app", "my_agent:make") == []
     found = run("prune", "timers", "--older-than", "0s", "--dsn", "app.db", folder=folder)
     assert found.stdout == "timers: 2 rows removed\n"
     assert [json.loads(line)["id"] for line in done(folder, "list", "--all", "--json")] == ["tmr_a"]
@@ -109,10 +109,10 @@ def test_timers_are_listed_cancelled_delivered_and_forgotten(folder: Path) -> No
     ("arguments", "says"),
     [
         (("cancel",), "timers cancel needs --timer"),
-        (("run",), "timers run needs --drive"),
+        (("run",), "timers run needs --app"),
         (("list", "--timer", "tmr_a"), "--timer is for timers cancel"),
         (("list", "--once"), "--once is for timers run"),
-        (("run", "--drive", "a:b", "--all"), "--session and --all are for timers list"),
+        (("run", "--app", "a:b", "--all"), "--session and --all are for timers list"),
     ],
 )
 def test_an_option_that_says_nothing_is_refused(folder: Path, arguments: tuple[str, ...], says: str) -> None:

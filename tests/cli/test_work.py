@@ -126,7 +126,7 @@ def test_what_does_not_rest_in_time_is_handed_back(folder: Path, work: object, g
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--app", "my_app"), "MODULE:CALLABLE"),
+        (("--app", "my_app"), "MODULE:LOOP"),
         (("--app", "my_app:none"), "cannot be imported"),
         (("--app", "my_app:make_loop", "--concurrency", "0"), "concurrency"),
     ],

@@ -25,15 +25,16 @@ from power_loop import (
 from power_loop.cli.store_options import dsn_of
 from power_loop.errors import ConfigError
 from power_loop.llm import Emit, ModelInfo
+from power_loop.workflow import drive_runs
 
 #: What is offered to the model without `--tools`.
 NO_TOOLS = "none"
 
 
 def add_agent_options(parser: argparse.ArgumentParser) -> None:
-    """Give a subcommand `--loop`, and the options of an agent that is made without one."""
-    add_loop_option(parser)
-    own = parser.add_argument_group("without --loop", "the model is that of POWER_LOOP_MODEL, POWER_LOOP_BASE_URL, …")
+    """Give a subcommand `--app`, and the options of an agent that is made without one."""
+    add_app_option(parser, "use")
+    own = parser.add_argument_group("without --app", "the model is that of POWER_LOOP_MODEL, POWER_LOOP_BASE_URL, …")
     own.add_argument(
         "--tools",
         choices=(NO_TOOLS, *(one.value for one in ToolPreset)),
@@ -50,19 +51,21 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_loop_option(parser: argparse.ArgumentParser) -> None:
-    """Give a subcommand `--loop`."""
+def add_app_option(parser: argparse.ArgumentParser, does: str, *, is_required: bool = False) -> None:
+    """Give a subcommand `--app`; `does` says what becomes of the loop."""
     parser.add_argument(
-        "--loop",
-        metavar="MODULE:CALLABLE",
-        help="use the StatefulAgentLoop that this callable returns; it is given the DSN if it takes one",
+        "--app",
+        metavar="MODULE:LOOP",
+        required=is_required,
+        help=f"{does} this StatefulAgentLoop, or the one that this callable returns, which is given the DSN if it takes"
+        " one",
     )
 
 
 async def agent_of(given: argparse.Namespace, *, may_create: bool = False) -> StatefulAgentLoop:
     """Return the loop of a command that drives an agent. Raises `config.invalid`."""
-    if given.loop is not None:
-        return await application_loop(given.loop, dsn_of(given), option="--loop")
+    if given.app is not None:
+        return await application_loop(given)
     tools = () if given.tools == NO_TOOLS else tool_preset(given.tools, RuntimeEnv(given.folder))
     return StatefulAgentLoop(
         llm=create_llm_service_from_env(),
@@ -81,22 +84,25 @@ def looking_loop(given: argparse.Namespace) -> StatefulAgentLoop:
     )
 
 
-async def application_loop(name: str, dsn: str, *, option: str) -> StatefulAgentLoop:
-    """Return the loop that an application's callable makes. Raises `config.invalid`, naming the `option`."""
-    make = _named(name, option)
-    takes_dsn = bool(inspect.signature(make).parameters)
-    made = make(dsn) if takes_dsn else make()
+async def application_loop(given: argparse.Namespace) -> StatefulAgentLoop:
+    """Return the loop that `--app` names, which then drives the runs of workflows too. Raises `config.invalid`."""
+    name = given.app
+    made = _named(name)
+    if not isinstance(made, StatefulAgentLoop):
+        takes_dsn = bool(inspect.signature(made).parameters)
+        made = made(dsn_of(given)) if takes_dsn else made()
     if inspect.isawaitable(made):
         made = await made
     if not isinstance(made, StatefulAgentLoop):
         raise ConfigError(f"{name} returned {made!r:.200}: it has to return a StatefulAgentLoop")
+    drive_runs(made)
     return made
 
 
-def _named(name: str, option: str) -> Any:
+def _named(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise ConfigError(f"{option} is {name!r}: give MODULE:CALLABLE, such as my_app.agents:make_loop")
+        raise ConfigError(f"--app is {name!r}: give MODULE:LOOP, such as my_app.agents:make_loop")
     # As `python -m` does: what stands in the folder one is in can be named.
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -104,9 +110,9 @@ def _named(name: str, option: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{option} {name!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise ConfigError(f"{option} {name!r} is {found!r:.200}: give something that can be called")
+        raise ConfigError(f"--app {name!r} cannot be imported: {error}") from error
+    if not callable(found) and not isinstance(found, StatefulAgentLoop):
+        raise ConfigError(f"--app {name!r} is {found!r:.200}: give a StatefulAgentLoop, or what returns one")
     return found
 
 

@@ -10,9 +10,9 @@ import sys
 import webbrowser
 from typing import Any
 
-from power_loop.cli.agents import application_loop, looking_loop
+from power_loop.cli.agents import add_app_option, application_loop, looking_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, say, say_json
-from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.cli.store_options import add_store_options
 from power_loop.contrib.inspect import Inspector
 from power_loop.errors import ConfigError
 
@@ -37,11 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         action="store_true",
         help="let the page fork sessions and cancel turns and, with --app, resume and answer",
     )
-    parser.add_argument(
-        "--app",
-        metavar="MODULE:CALLABLE",
-        help="returns the StatefulAgentLoop that drives what the page resumes; it is given the DSN if it takes one",
-    )
+    add_app_option(parser, "drive what the page resumes with")
     parser.add_argument("--port", type=int, default=0, metavar="N", help="the port on 127.0.0.1 (a free one)")
     parser.add_argument("--open", action="store_true", help="open it in the browser")
     add_json_option(parser, "a JSON object with the address")
@@ -68,7 +64,7 @@ async def _run(given: argparse.Namespace) -> int:
 async def _loop_of(given: argparse.Namespace) -> Any:
     if given.app is None:
         return looking_loop(given)
-    return await application_loop(given.app, dsn_of(given), option="--app")
+    return await application_loop(given)
 
 
 def _tell(given: argparse.Namespace, url: str) -> None:

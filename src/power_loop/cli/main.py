@@ -31,6 +31,7 @@ from power_loop.cli import (
     timers,
     upkeep,
     work,
+    workflow,
 )
 from power_loop.cli.output import EXIT_FAILED, EXIT_OK, complain
 
@@ -48,6 +49,7 @@ COMMANDS = (
     recover,
     timers,
     work,
+    workflow,
     doctor,
     ddl,
     migrate,
@@ -59,7 +61,7 @@ COMMANDS = (
 
 _EPILOG = """\
 exit status: 0 done, 1 it failed or found something (standard error says what), 2 the command line is wrong or, of
-doctor and recover, nothing could be looked at, 130 stopped by Ctrl-C"""
+doctor and recover, nothing could be looked at, 3 a workflow waits, 130 stopped by Ctrl-C"""
 _INTERRUPTED = 128 + signal.SIGINT
 _BROKEN_PIPE = 128 + 13
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from power_loop.cli.agents import application_loop
+from power_loop.cli.agents import add_app_option, application_loop
 from power_loop.cli.output import EXIT_OK
-from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.cli.store_options import add_store_options
 from power_loop.contrib.mcp import serve_stdio
 
 
@@ -20,17 +20,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         " Its tools: new_session, send, list_sessions, get_messages, get_pending, answer.",
     )
     add_store_options(parser)
-    parser.add_argument(
-        "--app",
-        metavar="MODULE:CALLABLE",
-        required=True,
-        help="serve the StatefulAgentLoop that this callable returns; it is given the DSN if it takes one",
-    )
+    add_app_option(parser, "serve", is_required=True)
     parser.add_argument("--name", default="power-loop", help="what the server calls itself (power-loop)")
     parser.set_defaults(run=_run)
 
 
 async def _run(given: argparse.Namespace) -> int:
     # An application may print while it is imported.
-    await serve_stdio(lambda: application_loop(given.app, dsn_of(given), option="--app"), name=given.name)
+    await serve_stdio(lambda: application_loop(given), name=given.name)
     return EXIT_OK

@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from power_loop import PowerLoopError
-from power_loop.cli.agents import application_loop, looking_loop
+from power_loop.cli.agents import add_app_option, application_loop, looking_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, complain, paint, say, say_json
-from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.cli.store_options import add_store_options
 from power_loop.records import Found, Recovered
 
 EXIT_FOUND = 1
@@ -25,36 +25,29 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "recover",
         help="find the sessions that dead processes left, and drive them",
         description="Finds sessions whose process died in the middle of a turn, and those whose inputs wait while"
-        " nobody drives them. Without --drive they are listed and nothing is changed. With --drive each goes on as"
+        " nobody drives them. Without --app they are listed and nothing is changed. With --app each goes on as"
         " resume() would let it, in as many workers at once as one likes: of each session the lease decides who drives"
         " it.",
         epilog="exit status: 0 nothing is left, 1 something is, or could not be driven to its end, 2 it could not be"
         " looked at",
     )
     add_store_options(parser)
-    parser.add_argument(
-        "--drive",
-        metavar="MODULE:CALLABLE",
-        help="drive them with the StatefulAgentLoop that this callable returns; it is given the DSN if it takes one",
-    )
-    parser.add_argument(
-        "--every", metavar="SECONDS", type=float, help="with --drive: go on for ever, with such a pause"
-    )
+    add_app_option(parser, "drive them with")
+    parser.add_argument("--every", metavar="SECONDS", type=float, help="with --app: go on for ever, with such a pause")
     parser.add_argument("--older-than", metavar="SECONDS", type=float, default=0.0, help="leave alone what is newer")
     parser.add_argument("--limit", metavar="N", type=int, default=100, help="sessions of one pass (default: 100)")
-    parser.add_argument("--dry-run", action="store_true", help="with --drive: list what would be driven")
+    parser.add_argument("--dry-run", action="store_true", help="with --app: list what would be driven")
     add_json_option(parser, "a JSON object a line")
     parser.set_defaults(run=_run)
 
 
 async def _run(given: argparse.Namespace) -> int:
     try:
-        is_own = given.drive is None
-        loop = looking_loop(given) if is_own else await application_loop(given.drive, dsn_of(given), option="--drive")
+        loop = looking_loop(given) if given.app is None else await application_loop(given)
     except PowerLoopError as error:
         complain(error.message, code=error.code)
         return EXIT_ERROR
-    drives = given.drive is not None and not given.dry_run
+    drives = given.app is not None and not given.dry_run
     options = {"limit": given.limit, "older_than_s": given.older_than}
     left = 0
     try:

@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="go on with the last send of a session",
         description="Drives the last send of a session on, with answers to its waiting calls if they are given; one"
         " that rests gives its recorded result. What waits without an answer is listed.",
-        epilog="power-loop resume sess_1 --loop my_app:make_loop --approve call_1 --dsn app.db",
+        epilog="power-loop resume sess_1 --app my_app:make_loop --approve call_1 --dsn app.db",
     )
     add_store_options(parser)
     add_agent_options(parser)

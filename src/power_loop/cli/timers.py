@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from power_loop import TimerRunner
-from power_loop.cli.agents import application_loop
+from power_loop.cli.agents import add_app_option, application_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, paint, say, say_json
 from power_loop.cli.printable import one_line, printable
 from power_loop.cli.sessions import at_minute
 from power_loop.cli.store_handle import store_of
-from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.cli.store_options import add_store_options
 from power_loop.events import TimerFired
 from power_loop.timers import TimerRecord
 
@@ -32,18 +32,14 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         " the application's own loop, which drives the sessions that they wake. As many as one likes may do so on one"
         " database: each firing is delivered once. On SIGTERM and Ctrl-C it delivers no more and ends when the turns"
         " that it drives rest; a second signal ends it at once, and what it drove is left to recovery.",
-        epilog="power-loop timers run --drive my_app.agents:make_loop --dsn app.db",
+        epilog="power-loop timers run --app my_app.agents:make_loop --dsn app.db",
     )
     add_store_options(parser)
     parser.add_argument("action", choices=("list", "cancel", "run"), nargs="?", default="list", help="list")
     parser.add_argument("--timer", metavar="TIMER", help="cancel: its id, such as tmr_7k2m")
     parser.add_argument("--session", metavar="SESSION", help="list: of this session only")
     parser.add_argument("--all", action="store_true", help="list: also those that have ended")
-    parser.add_argument(
-        "--drive",
-        metavar="MODULE:CALLABLE",
-        help="run: deliver with the StatefulAgentLoop that this callable returns; it is given the DSN if it takes one",
-    )
+    add_app_option(parser, "run: deliver with")
     parser.add_argument("--once", action="store_true", help="run: deliver what is due at this moment, and end")
     add_json_option(parser, "a JSON object a line")
     parser.set_defaults(run=_run, parser_of_timers=parser)
@@ -78,7 +74,7 @@ async def _run(given: argparse.Namespace) -> int:
 
 
 async def _deliver(given: argparse.Namespace) -> int:
-    async with await application_loop(given.drive, dsn_of(given), option="--drive") as loop:
+    async with await application_loop(given) as loop:
 
         def tell(event: Any) -> None:
             if isinstance(event.payload, TimerFired):
@@ -136,7 +132,7 @@ def _line(timer: TimerRecord) -> str:
 
 def _check(given: argparse.Namespace) -> None:
     """Refuse an option that says nothing of what is done."""
-    wanted = {"cancel": "timer", "run": "drive"}
+    wanted = {"cancel": "timer", "run": "app"}
     for action, name in wanted.items():
         if (given.action == action) != (getattr(given, name) is not None):
             needs = f"timers {action} needs --{name}" if given.action == action else f"--{name} is for timers {action}"

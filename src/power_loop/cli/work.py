@@ -9,10 +9,10 @@ import signal
 from typing import Any
 
 from power_loop import PowerLoopError, TimerRunner, Worker
-from power_loop.cli.agents import application_loop
+from power_loop.cli.agents import add_app_option, application_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, complain
 from power_loop.cli.recover import EXIT_ERROR, tell
-from power_loop.cli.store_options import add_store_options, dsn_of
+from power_loop.cli.store_options import add_store_options
 from power_loop.records import Recovered
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -30,12 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         epilog="exit status: 0 it ended as it was told to, 2 it could not work",
     )
     add_store_options(parser)
-    parser.add_argument(
-        "--app",
-        metavar="MODULE:CALLABLE",
-        required=True,
-        help="returns the StatefulAgentLoop that drives them; it is given the DSN if it takes one",
-    )
+    add_app_option(parser, "drive them with", is_required=True)
     parser.add_argument(
         "--concurrency", metavar="N", type=int, default=8, help="so many sessions at the same time (default: 8)"
     )
@@ -63,7 +58,7 @@ async def _run(given: argparse.Namespace) -> int:
         tell(turn, is_json=given.json)
 
     try:
-        async with await application_loop(given.app, dsn_of(given), option="--app") as loop:
+        async with await application_loop(given) as loop:
             worker = Worker(loop, concurrency=given.concurrency, poll_s=given.poll, grace_s=given.grace, on_turn=report)
             _stop_on_signals(worker)
             runner = TimerRunner(loop, drives=False) if given.timers else contextlib.nullcontext()

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from power_loop.workflow.schema import WORKFLOW_SCHEMA as WORKFLOW_SCHEMA
     from power_loop.workflow.subprocess_executor import SubprocessExecutor as SubprocessExecutor
     from power_loop.workflow.tools import workflow_tools as workflow_tools
+    from power_loop.workflow.tree import RunNode as RunNode
+    from power_loop.workflow.tree import run_tree as run_tree
     from power_loop.workflow.worker_bootstrap import WorkerBootstrap as WorkerBootstrap
 
 #: Where each public name lives. It is imported when it is asked for, so importing the package costs next to nothing.
@@ -50,6 +52,7 @@ _HOMES: dict[str, str] = {
     "LeafOutcome": "power_loop.workflow.executors",
     "LeafTask": "power_loop.workflow.executors",
     "PoolLimits": "power_loop.workflow.pool",
+    "RunNode": "power_loop.workflow.tree",
     "RunStatus": "power_loop.workflow.actions",
     "StepPlan": "power_loop.workflow.migrate",
     "SubprocessExecutor": "power_loop.workflow.subprocess_executor",
@@ -67,6 +70,7 @@ _HOMES: dict[str, str] = {
     "migrate_run": "power_loop.workflow.run",
     "plan_migration": "power_loop.workflow.migrate",
     "resume_run": "power_loop.workflow.run",
+    "run_tree": "power_loop.workflow.tree",
     "signal_run": "power_loop.workflow.run",
     "validate_workflow": "power_loop.workflow.parse",
     "workflow_tools": "power_loop.workflow.tools",
