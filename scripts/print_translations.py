@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,8 @@ _BLOCK = re.compile(
 _PRINTED = re.compile(r"(<!-- printed: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 _FIXED = re.compile(f"{_BLOCK.pattern}|{_PRINTED.pattern}", _BLOCK.flags)
 _HEADING = re.compile(r"^(?P<level>#+) (?P<text>.+)$", re.MULTILINE)
+_NAME = re.compile(r"`([^`]+)`")
+_MARK = re.compile(r"^ *(?P<mark>[-*|])(?= )|(?P<picture>!)(?=\[)", re.MULTILINE)
 _LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s]+)(?P<after>\))")
 _FIGURE = re.compile(r"\d")
 # Long enough that two wordings of a page never share one.
@@ -72,6 +75,7 @@ class Translation:
 # --- what a page is made of -----------------------------------------------------------------------------------------
 
 
+@cache
 def own_text(text: str) -> str:
     """Return a page without what is printed into it: its code blocks and the parts that come from the code."""
     return _BLOCK.sub("", _PRINTED.sub(r"\1\3", text))
@@ -95,6 +99,14 @@ def headings_of(text: str) -> list[Heading]:
 
 def _anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+
+
+def outline_of(text: str) -> Counter[str]:
+    """Count what every language writes alike: names in code, rows, list items and pictures."""
+    own = own_text(text)
+    outline = Counter(f"`{' '.join(found.split())}`" for found in _NAME.findall(own))
+    outline.update(found["mark"] or found["picture"] for found in _MARK.finditer(own))
+    return outline
 
 
 def links_of(text: str, path: Path) -> Counter[tuple[str, int | str]]:

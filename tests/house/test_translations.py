@@ -21,6 +21,7 @@ from scripts.print_translations import (
     links_of,
     main,
     missing,
+    outline_of,
     own_text,
     printed,
     translation_path,
@@ -51,6 +52,16 @@ def test_its_code_is_that_of_the_english_page_block_by_block(name: str) -> None:
     page, path = TRANSLATIONS[name].page, TRANSLATIONS[name].path
     hint = "run `make docs-print`; where a block came or went, do the same there (an empty one is filled)"
     assert blocks_of(path.read_text("utf-8")) == blocks_of(page.read_text("utf-8")), hint
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_it_has_the_names_the_tables_and_the_lists_that_it_was_made_from(name: str) -> None:
+    translation = TRANSLATIONS[name]
+    if translation.is_stale:
+        pytest.skip("the English page has other words by now")
+    ours = outline_of(translation.path.read_text("utf-8"))
+    theirs = outline_of(translation.page.read_text("utf-8"))
+    assert (theirs - ours, ours - theirs) == ({}, {}), "it lacks these, and has these too many"
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -185,6 +196,12 @@ def test_a_new_translation_gets_its_first_line(translation: Translation) -> None
     translation.path.write_text("# 标题\n", "utf-8")
     main(["--stamp", str(translation.path)])
     assert translations() == [translation]
+
+
+def test_an_outline_is_what_both_languages_write_alike() -> None:
+    english = "![A](a.svg)\n\n| Name | Is |\n| --- | --- |\n| `send` | a call |\n\n- `a\n  b`: one\n"
+    chinese = "![图](a.svg)\n\n| 名字 | 是 |\n| --- | --- |\n| `send` | 一次调用 |\n\n- `a b`：一\n"
+    assert outline_of(english) == outline_of(chinese) == {"!": 1, "|": 3, "-": 1, "`send`": 1, "`a b`": 1}
 
 
 def test_figures_do_not_make_a_summary_stale_and_words_do() -> None:
