@@ -114,6 +114,9 @@ real: $(STAMP) ## the tests on a live model: the local one, or the one that POWE
 bench: $(STAMP) ## the benchmarks, with their table and plot
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+stranger: $(STAMP) ## a stranger's way: a fresh clone, the demo, an install, every tutorial; WITHOUT_DEMO=1 leaves the demo out
+	@sh scripts/stranger.sh
+
 # --- by hand --------------------------------------------------------------------------------------------------------
 
 crash: $(STAMP) ## the whole crash matrix, which goes on where it was ended; ONE=row makes one again, CRASH_ARGS are handed on
@@ -127,4 +130,4 @@ clean: ## remove the environments and every cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help env test check format-check lint types walls docs-check pytest databases sandbox ripgrep browser test-versions test-floors \
-  test-all demo real bench crash format docs docs-serve docs-print clean
+  test-all demo real bench stranger crash format docs docs-serve docs-print clean
