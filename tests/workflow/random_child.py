@@ -1,8 +1,8 @@
 """Lets processes run random workflows and die at random commits, and others go on: a fork for each life.
 
 `python -m tests.workflow.random_child FOLDER` reads a line of JSON for each run (`spec`, `seed`, `failing`, `effect`,
-`max_concurrency`, `mutant`, `kills`: at which point of its own each life is killed) and prints a line with what it came
-to without a death and with all of them.
+`max_concurrency`, `mutant`, and in `kills` behind how many thousandths of all points each life is killed) and prints a
+line with what it came to without a death and with all of them.
 """
 
 from __future__ import annotations
@@ -69,6 +69,10 @@ class Run:
         return {**facts, "deaths": died.count(-signal.SIGKILL)}
 
     async def _life(self, kill_at: int | None) -> None:
+        with broken(self._told["mutant"]):
+            await self._run(kill_at)
+
+    async def _run(self, kill_at: int | None) -> None:
         passed = 0
 
         def on_point(point: str, name: str) -> None:
@@ -77,10 +81,6 @@ class Run:
             if passed == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        with broken(self._told["mutant"]):
-            await self._drive(on_point)
-
-    async def _drive(self, on_point: Any) -> None:
         told = self._told
         async with self._loop() as loop:
             store: Any = await loop.get_store()
@@ -98,9 +98,9 @@ class Run:
             assert result.status is not RunStatus.WAITING, result
             assert (await resume_run(loop, None, RUN_ID, executor)).status is result.status
             store.on_point = None
-            await self._look(loop, result)
+            await self._look(loop, result, passed)
 
-    async def _look(self, loop: StatefulAgentLoop, result: Any) -> None:
+    async def _look(self, loop: StatefulAgentLoop, result: Any, points: int) -> None:
         store = await loop.get_store()
         children = await store.get_children(RUN_ID)
         calls = [call for child in children for call in await store.get_calls(child.id)]
@@ -109,6 +109,7 @@ class Run:
             for one in result.steps
         ]
         facts = {
+            "points": points,
             "status": result.status.value,
             "output": result.output,
             "outputs": dict(result.outputs),
@@ -196,7 +197,9 @@ def main() -> None:
     for number, line in enumerate(sys.stdin):
         told = json.loads(line)
         whole = Run(told, folder / f"{number}-whole", template).lives([])
-        killed = Run(told, folder / f"{number}-killed", template).lives(told["kills"][:_MAX_LIVES])
+        killed = Run(told, folder / f"{number}-killed", template).lives(
+            [1 + at * whole["points"] // 1000 for at in told["kills"][:_MAX_LIVES]]
+        )
         sys.stdout.write(json.dumps({"whole": whole, "killed": killed}) + "\n")
         sys.stdout.flush()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -249,27 +250,76 @@ def test_a_good_spec_with_changes_is_read_or_refused(spec: Any, changes: Any) ->
     assert refused(spec) == (validate_workflow(spec) != ())
 
 
-def test_reading_takes_time_in_proportion_to_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in calls of functions, which no machine makes slower."""
+def work_of(spec: Any) -> int:
+    """Return what it takes to read a spec, in calls of functions, which no machine makes slower."""
+    made = 0
 
-    def calls(count: int) -> int:
-        steps = [agent(f"a{n}", "{{input}} " * 5 + (f"{{{{a{n - 1}}}}}" if n else "")) for n in range(count)]
-        spec = workflow({"type": "sequence", "steps": steps})
-        made = 0
+    def count_call(frame: Any, event: str, arg: Any) -> None:
+        nonlocal made
+        made += event in ("call", "c_call")
 
-        def count_call(frame: Any, event: str, arg: Any) -> None:
-            nonlocal made
-            made += event == "call"
+    before = sys.getprofile()
+    sys.setprofile(count_call)
+    try:
+        validate_workflow(spec)
+    finally:
+        sys.setprofile(before)
+    return made
 
-        sys.setprofile(count_call)
-        try:
-            assert validate_workflow(spec) == ()
-        finally:
-            sys.setprofile(None)
-        return made
 
-    small, large = calls(50), calls(400)
-    assert large < small * 8 * 1.1
+def size_of(value: Any) -> int:
+    """Return how many values some JSON has, and how many characters in them."""
+    if isinstance(value, dict):
+        return 1 + sum(size_of(key) + size_of(one) for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return 1 + sum(map(size_of, value))
+    return 1 + (len(value) if isinstance(value, str) else 0)
+
+
+#: Steps of a sequence, by their number: one that is right, and some that are wrong so that one has to look around.
+_STEPS: dict[str, Callable[[int], Any]] = {
+    "right": lambda n: agent(f"a{n}", "{{input}} " * 5 + (f"{{{{a{n - 1}}}}}" if n else "")),
+    "refers to nothing": lambda n: agent(f"a{n}", f"{{{{b{n}}}}} and {{{{c{n}.d}}}}"),
+    "refers to what comes later": lambda n: agent(f"a{n}", f"{{{{a{n + 1}}}}}"),
+    "has the id of another": lambda n: agent("a"),
+    "has keys that nothing has": lambda n: agent(f"a{n}", **{f"retri{n}": 1, f"k{n}": n}),
+    "is of no kind": lambda n: {"type": f"agnt{n}", "id": f"a{n}"},
+    "has conditions on nothing": lambda n: agent(
+        f"a{n}", when={"all": [{"ref": f"q{n}{m}", "op": "is_tru"} for m in range(4)]}
+    ),
+    "branches within branches": lambda n: {
+        "type": "branch",
+        "cases": [{"when": {"ref": f"q{n}", "op": "exists"}, "then": agent(f"a{n}", f"{{{{a{n - 1}}}}}")}],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", _STEPS)
+def test_reading_takes_work_in_proportion_to_what_is_read(kind: str) -> None:
+    """From where no more problems are told than there may be."""
+    small, large = (
+        workflow({"type": "sequence", "steps": [_STEPS[kind](n) for n in range(count)]}) for count in (120, 480)
+    )
+    assert work_of(large) < work_of(small) * 4 * 1.1
+
+
+# A problem looks for what may have been meant among all names, each compared in a bounded number of steps.
+_WORK_A_VALUE, _WORK_A_PROBLEM = 12, 2_000
+
+
+@settings(max_examples=60, deadline=None)
+@given(GOOD_WORKFLOWS, st.lists(st.tuples(st.integers(0, 10_000), CHANGES), max_size=4), _HOSTILE)
+def test_no_spec_takes_more_work_than_its_size_allows(spec: Any, changes: Any, hostile: Any) -> None:
+    for where, change in changes:
+        spec = changed(spec, where, change)
+    for one in (
+        spec,
+        hostile,
+        {"name": "w", "root": hostile},
+        workflow({"type": "sequence", "steps": [spec, hostile]}),
+    ):
+        problems = len(validate_workflow(one))
+        assert work_of(one) <= _WORK_A_VALUE * size_of(one) + _WORK_A_PROBLEM * (1 + problems)
 
 
 def test_a_text_full_of_braces_is_read_in_one_pass() -> None:

@@ -84,7 +84,7 @@ _MANNERS = st.sampled_from([{"failing": 30, "max_concurrency": 1}, {"failing": 0
     depth=st.integers(1, 3),
     manner=_MANNERS,
     effect=st.sampled_from(["once", "idempotent", "read"]),
-    kills=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    kills=st.lists(st.integers(0, 999), min_size=1, max_size=3),
 )
 def test_a_random_run_that_is_killed_at_any_commits_comes_to_what_it_comes_to_alone(
     children: Children, seed: int, depth: int, manner: dict[str, int], effect: str, kills: list[int]
@@ -97,7 +97,7 @@ def test_a_random_run_that_is_killed_at_any_commits_comes_to_what_it_comes_to_al
 def test_an_engine_that_does_finished_steps_again_is_found(children: Children) -> None:
     for seed in range(40):
         spec = at_once(good_workflow(seed, depth=2))
-        told = {"seed": seed, "effect": "once", "kills": [25, 25], "failing": 0, "max_concurrency": 1}
+        told = {"seed": seed, "effect": "once", "kills": [700], "failing": 0, "max_concurrency": 1}
         if problems_of(*children.tell(spec=spec, mutant="runs_finished_steps_again", **told), told):
             return
     pytest.fail("nothing told it")
