@@ -28,7 +28,7 @@ def show(event: AgentEvent) -> None:
             print(f"{event.type}: {name} {state}")
         case SendFinished(result=result):
             print(f"{event.type}: {result.final_text}")
-        case _:
+        case payload if payload.is_durable:  # the pieces of a streamed answer aside
             print(event.type)
 
 

@@ -7,6 +7,7 @@ second one answered by the fallback. Every failure has a code.
 import asyncio
 
 from power_loop import (
+    AgentEvent,
     LLMRequest,
     LLMResponse,
     LLMRetryPolicy,
@@ -38,6 +39,15 @@ class Fallback:
             return await self._second.generate(request, emit)
 
 
+def show(event: AgentEvent) -> None:
+    """Tell of a failed attempt."""
+    match event.payload:
+        case LLMCallFailed(code=code, retry_in_s=float(wait_s)):
+            print(f"[{code}: again in {wait_s:.2f} s]")
+        case LLMCallFailed(code=code):
+            print(f"[{code}: that was the last attempt]")
+
+
 async def main() -> None:
     """Ask twice, each time through a fault."""
     model = create_llm_service_from_env()
@@ -45,7 +55,7 @@ async def main() -> None:
     config = LoopConfig(retry=LLMRetryPolicy(max_attempts=4, base_delay_s=0.05, total_s=60))
     llm = Fallback(FaultyLLM(model, faults), model)
     async with StatefulAgentLoop(llm=llm, dsn="app.db", config=config) as loop:
-        loop.event_bus.subscribe(lambda event: print(f"[{event.payload}]"), types=[LLMCallFailed])
+        loop.event_bus.subscribe(show, types=[LLMCallFailed])
         sid = await loop.new_session()
         try:
             print((await loop.send("Are you there?", session_id=sid)).final_text)

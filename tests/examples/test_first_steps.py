@@ -80,6 +80,7 @@ def test_own_model(stage: Stage) -> None:
 def test_events(stage: Stage) -> None:
     said = stage.play("08_events", answers=[call("look_up", word="teal"), "A blue-green."])
     assert said.splitlines()[0] == "send.started"
+    assert "delta" not in said
     assert "tool.started: look_up {'word': 'teal'}" in said
     assert "tool.finished: look_up succeeded" in said
     assert said.endswith("send.finished: A blue-green.\n")
