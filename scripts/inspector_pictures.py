@@ -22,7 +22,7 @@ _SIZE = {"width": 1180, "height": 800}
 # Pictures by name: the view, a text of it that is waited for, the colours, and what is opened first.
 _SCENES = (
     ("timeline", "session/shop/timeline", "Allow this call?", "light"),
-    ("prompt", "session/shop/prompt", "It only grew", "light"),
+    ("prompt", "session/shop/prompt", "were folded into a summary", "light"),
     ("tree", "session/party/tree", "The same as a table", "light"),
     ("workflow", "session/RUN/workflow", "Is this fit to print?", "dark"),
     ("cost", "session/party/cost", "Budget of the last send", "light"),

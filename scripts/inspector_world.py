@@ -9,6 +9,7 @@ from typing import Any
 from power_loop import (
     AgentSpec,
     Budget,
+    Compaction,
     LLMRequest,
     LLMResponse,
     LoopConfig,
@@ -18,6 +19,7 @@ from power_loop import (
     agent_tools,
     tool,
 )
+from power_loop.context import Folded, FoldTask
 from power_loop.llm import Emit, ModelInfo
 from power_loop.testing import ScriptedLLM, call, calls
 from power_loop.workflow import create_workflow
@@ -88,7 +90,29 @@ class Cast:
         return await (model or ScriptedLLM([f"{name.capitalize()}: done."])).generate(request, emit)
 
 
+class Summary:
+    """Is a fold strategy that asks no model."""
+
+    name = "summary"
+
+    async def fold(self, task: FoldTask) -> Folded:
+        """Return what a model would have said."""
+        return Folded("Ada asked for sencha: 12 bags are in stock, at 9.50 each. Then she asked what gyokuro is.")
+
+
 PRICES = PriceTable({"scripted": ModelPrice(input=3, output=15)})
+SENCHA = """We have 12 bags of sencha from Uji, at 9.50 each. It is the first flush: fresh, green, a little sweet.
+
+The leaves are steamed within a day of the harvest, rolled into needles and dried. Give them water of 70 degrees \
+and one minute for the first cup; the second and the third take half of that. A pot of three cups wants two \
+spoons of leaves. Opened, a bag keeps its taste for about six weeks, away from light, from warmth and from \
+anything that smells.
+
+The other harvests are not here yet: the second flush comes in June, and is stronger, a little bitter, and half \
+the price. Some roast it over charcoal, which takes most of the caffeine and gives a taste of nuts; that is \
+called hojicha, and is what one drinks in the evening. If you like it mild, take the first flush; if you drink \
+it with food, wait for the second. The bags have 100 grams each, which is about fifty cups, and we send them on \
+the day of the order."""
 SHOP = "Shopkeeper. You sell Japanese tea, and you never order without being asked to."
 
 
@@ -102,7 +126,8 @@ def loop_of(dsn: str, parts: Mapping[str, list[Any]]) -> StatefulAgentLoop:
             order,
             *agent_tools([AgentSpec("taster", "Taste what you are told."), AgentSpec("buyer", "Buyer.")]),
         ],
-        config=LoopConfig(prices=PRICES),
+        # So little is kept that a short conversation is folded, too.
+        config=LoopConfig(prices=PRICES, compaction=Compaction(Summary(), keep=0.0001, offers_recall=False)),
     )
 
 
@@ -115,7 +140,7 @@ async def build(dsn: str) -> dict[str, str]:
     """Fill a store, and return the ids of its sessions by name."""
     shop = [
         call("find_tea", {"name": "sencha"}, text="Let me look."),
-        "We have 12 bags of sencha from Uji, at 9.50 each. It is the first flush: fresh, green, a little sweet.",
+        SENCHA,
         "Gyokuro is shaded for three weeks before the harvest, which makes it sweeter and dearer.",
         calls(("find_tea", {"name": "gyokuro"}), ("order", {"name": "gyokuro", "grams": 100})),
     ]
@@ -140,6 +165,7 @@ async def build(dsn: str) -> dict[str, str]:
         )
         await loop.send("Do you have sencha?", session_id=one)
         await loop.send("And what is gyokuro?", session_id=one)
-        await loop.compact(one)
+        if await loop.compact(one) is None:
+            raise RuntimeError("there was nothing to fold")
         await loop.send("Then order 100 g of gyokuro, please.", session_id=one, budget=Budget(max_tokens=20_000))
     return {"shop": one, "party": party, "run": run.run_id}

@@ -263,6 +263,15 @@ async def test_the_tree_and_the_prompts_and_the_cost_are_shown(world: dict[str, 
         await expect(page.get_by_role("region", name="system").get_by_label("Text")).to_contain_text(
             "You sell Japanese"
         )
+        # Behind a fold the summary is new, and what it stands for is gone.
+        await site.go("shop", "prompt")
+        await expect(page.locator(".said.broken").last).to_contain_text("messages 1 to 5 were folded into a summary")
+        await expect(page.get_by_role("region", name="fold 1-5").locator(".item.new")).to_contain_text("Ada asked for")
+        await page.get_by_role("region", name="messages 1-5").locator("summary").click()
+        await expect(page.get_by_role("region", name="messages 1-5").locator(".item.gone")).to_have_count(5)
+        await site.go("shop")
+        await expect(page.locator(".item.fold")).to_contain_text("messages 1 to 5 became a summary")
+        await page.get_by_role("link", name="Prompt of call 4").click()
         await page.get_by_role("link", name="← Call 2").click()
         await expect(page.get_by_role("main")).to_contain_text("It is the first call of the session.")
 

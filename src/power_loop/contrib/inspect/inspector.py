@@ -82,11 +82,11 @@ class Inspector:
         self._door.port = self._server.port
         self._ears = Ears(self._loop.event_bus if self._is_attached else None)
         if self._is_attached:
-            self._hook = self._loop.hooks.add("llm.before", self._requests.see, order=_LAST)
+            self._hook = self._loop.hooks.add("llm.before", self._requests.see, name=views.OWN_HOOK, order=_LAST)
         return self
 
     async def aclose(self) -> None:
-        """Serve no longer. A turn that the page drove here is cancelled, and can be resumed anywhere."""
+        """Serve no longer. A turn that the page drives here is cancelled."""
         if self._hook is not None:
             self._hook.remove()
         if self._ears is not None:

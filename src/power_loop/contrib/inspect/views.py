@@ -16,6 +16,8 @@ from power_loop.storage import OPEN_CALLS
 
 Value = dict[str, Any]
 
+#: The hook by which an attached inspector sees requests; it is not the application's.
+OWN_HOOK = "inspector"
 #: Messages of one page of the timeline.
 PAGE_MESSAGES = 100
 #: Sessions of one page of the list.
@@ -216,11 +218,11 @@ async def _run_of(store: Any, session_id: str) -> Value | None:
 
 def _agent_of(loop: StatefulAgentLoop) -> Value:
     """Return what a loop of this process is: its model, its tools, its hooks by point."""
-    hooks = {point.value: list(names) for point in HookPoint if (names := loop.hooks.names(point))}
+    named = {point.value: [name for name in loop.hooks.names(point) if name != OWN_HOOK] for point in HookPoint}
     return {
         "model": f"{loop.llm.info.provider}/{loop.llm.info.model}",
         "tools": list(loop.tools.names),
-        "hooks": hooks,
+        "hooks": {point: names for point, names in named.items() if names},
     }
 
 

@@ -15,6 +15,8 @@ const ASKS = {
 const RESUMABLE = new Set(["running", "waiting_for_input", "failed"]);
 const MAX_EVENTS = 200;
 const MAX_TITLE = 300;
+// A shorter result is no preview of a longer one.
+const MAY_BE_CUT_CHARS = 1000;
 
 const $ = (id) => document.getElementById(id);
 let about = { can_write: false, can_drive: false, is_attached: false };
@@ -255,17 +257,17 @@ function overview() {
       const found = await ask("/api/overview");
       const waiting = listed.sessions.filter((one) => one.waits);
       const panels = [
-        ["waiting", "Waits for a person", waiting, (one) => [sessionLink(one.id, title(one)), state(one.status), moment(one.updated_at_ms)], ["Session", "State", "Since"]],
-        ["busy", "Runs now", listed.sessions.filter((one) => one.owner), (one) => [sessionLink(one.id, title(one)), h("code", {}, one.owner), time(one.lease_until_ms)], ["Session", "Owner", "Lease until"]],
-        ["stalled", "Driven by nobody", found.stalled, (one) => [sessionLink(one.session_id), state(one.send_status ?? "new"), h("code", {}, one.owner ?? "")], ["Session", "State", "Last owner"]],
-        ["runs", "Workflows", found.runs, (one) => [h("a", { href: address(one.session_id, "workflow") }, one.name), state(one.state), moment(one.created_at_ms)], ["Run", "State", "Begun"]],
-        ["timers", "Timers", found.timers, (one) => [sessionLink(one.session_id), one.name ?? one.id, moment(one.due_at_ms)], ["Session", "Timer", "Due"]],
-        ["owners", "Holds leases", found.owners.map((one) => ({ one })), ({ one }) => [h("code", {}, one)], ["Owner"]],
+        ["Waits for a person", "Nothing waits for a person", waiting, (one) => [sessionLink(one.id, title(one)), state(one.status), moment(one.updated_at_ms)], ["Session", "State", "Since"]],
+        ["Runs now", "no turn runs", listed.sessions.filter((one) => one.owner), (one) => [sessionLink(one.id, title(one)), h("code", {}, one.owner), time(one.lease_until_ms)], ["Session", "Owner", "Lease until"]],
+        ["Driven by nobody", "nothing was left behind", found.stalled, (one) => [sessionLink(one.session_id), state(one.send_status ?? "new"), h("code", {}, one.owner ?? "")], ["Session", "State", "Last owner"]],
+        ["Workflows", "there are no workflows", found.runs, (one) => [h("a", { href: address(one.session_id, "workflow") }, one.name), state(one.state), moment(one.created_at_ms)], ["Run", "State", "Begun"]],
+        ["Timers", "no timer is set", found.timers, (one) => [sessionLink(one.session_id), one.name ?? one.id, moment(one.due_at_ms)], ["Session", "Timer", "Due"]],
+        ["Owners of leases", "nobody holds a lease", found.owners.map((one) => ({ one })), ({ one }) => [h("code", {}, one)], ["Owner"]],
       ];
-      const wanted = panels.filter(([, , rows]) => rows.length).map(([key, name, rows, cells, heads]) => [key, rows, () =>
+      const wanted = panels.filter(([, , rows]) => rows.length).map(([name, , rows, cells, heads]) => [name, rows, () =>
         h("section", { class: "panel" }, h("h3", {}, name), table(heads, rows.map(cells), name))]);
-      const none = panels.filter(([, , rows]) => !rows.length).map(([, name]) => name.toLowerCase());
-      if (none.length) wanted.push(["none", none, () => h("p", { class: "soft" }, `None: ${none.join(", ")}.`)]);
+      const none = panels.filter(([, , rows]) => !rows.length).map(([, text]) => text).join(", ");
+      if (none) wanted.push(["none", none, () => h("p", { class: "soft gap" }, `${none[0].toUpperCase()}${none.slice(1)}.`)]);
       if (found.agent) wanted.push(["agent", found.agent, () => agentPanel(found.agent)]);
       settle(place, wanted);
     },
@@ -302,6 +304,7 @@ function sessionPage(id, what, more) {
   $("main").replaceChildren(head, tabs, asks, body);
   return {
     live,
+    canFork: () => !data.run,
     async update() {
       const last = Math.max(0, ...data.messages.keys());
       const found = await ask("/api/session", { session: id, after: last || null });
@@ -353,7 +356,7 @@ function drawHead(data, head) {
     for (const [name, value] of Object.entries(one.metadata).filter(([, value]) => value !== title(one)).slice(0, 8)) facts.append(fact(name, typeof value === "string" ? value : JSON.stringify(value)));
     const acts = h("div", { class: "acts" });
     if (about.can_write) {
-      if (one.next_seq > 1) acts.append(button("Fork", () => fork(one.id, null), { kind: "", title: "Fork at the last message" }));
+      if (one.next_seq > 1 && !data.run) acts.append(button("Fork", () => fork(one.id, null), { kind: "", title: "Fork at the last message" }));
       if (status === "running" || one.owner) acts.append(button("Cancel the turn", () => tell("/api/cancel", { session_id: one.id }), { kind: "danger", done: "The turn is asked to stop." }));
     }
     if (about.can_drive && RESUMABLE.has(status) && !one.owner && one.state === "open") acts.append(button("Resume", () => tell("/api/resume", { session_id: one.id }), { done: "The turn goes on." }));
@@ -464,7 +467,8 @@ function stepPart(id, step, node) {
 function timeline(data, body, more, live) {
   const earlier = h("div", { class: "acts" });
   const list = h("div", { "aria-label": "Timeline", role: "region" });
-  body.append(earlier, list);
+  const behind = h("div");
+  body.append(earlier, list, behind);
   if (live) body.append(live.node);
   let isFirst = true;
   return {
@@ -475,10 +479,21 @@ function timeline(data, body, more, live) {
         await view.update();
       })]] : []);
       draw(data, list);
+      settle(behind, waitingLines(data));
       if (isAtEnd && !isFirst && live) $("main").scrollTop = $("main").scrollHeight;
       isFirst = false;
     },
   };
+}
+
+// What has not been said yet: inputs that wait, and timers that will bring one.
+function waitingLines(data) {
+  const lines = [];
+  if (data.inbox.length) lines.push(["inbox", data.inbox, () => h("section", { class: "panel" }, h("h3", {}, "Waits in the inbox"),
+    table(["Place", "Input", "Since"], data.inbox.map((one) => [String(one.position), h("div", { class: "text" }, one.message.parts.map((part) => contentPart(data.id, 0, part))), time(one.created_at_ms)]), "Inbox"))]);
+  if (data.timers.length) lines.push(["timers", data.timers, () => h("section", { class: "panel" }, h("h3", {}, "Timers"),
+    table(["Timer", "Due", "Brings"], data.timers.map((one) => [one.name ?? one.id, moment(one.due_at_ms), h("div", { class: "text" }, one.message.parts.map((part) => contentPart(data.id, 0, part)))]), "Timers"))]);
+  return lines;
 }
 
 function draw(data, list) {
@@ -537,7 +552,7 @@ function messagePart(id, one, calls, made) {
     end.append(h("span", { class: "num" }, `${tokens(made.call.usage)}${cost === null ? "" : ` · ${cost}`} · ${seconds(made.call.duration_ms)}${made.call.attempts > 1 ? ` · ${made.call.attempts} attempts` : ""}${stop}`),
       h("a", { href: address(id, "prompt", one.seq), "data-focus": "p" + one.seq }, `Prompt of call ${one.seq}`));
   }
-  if (about.can_write && message.role !== "tool" && !calls.length) end.append(button("Fork here", () => fork(id, one.seq), { kind: "small quiet", title: `Fork behind message ${one.seq}` }));
+  if (about.can_write && message.role !== "tool" && !calls.length && view?.canFork?.()) end.append(button("Fork here", () => fork(id, one.seq), { kind: "small quiet", title: `Fork behind message ${one.seq}` }));
   const item = h("li", { class: `item ${message.role}` }, h("header", {}, h("b", {}, message.role), h("span", { class: "num" }, `${one.seq}`), h("time", {}, time(one.created_at_ms)), made ? h("span", {}, made.call.model) : null, end));
   for (const part of message.parts) {
     if (part.type === "tool_call") item.append(callPart(id, ...calls.find(([wanted]) => wanted === part)));
@@ -570,7 +585,8 @@ function callPart(id, part, call, answer) {
     if (!result) return;
     const shown = h("pre", { tabindex: "0", "aria-label": "Result" }, result.content.map((one) => (one.type === "text" ? one.text : contentPart(id, answer.seq, one))));
     box.append(h("h4", {}, result.is_error ? "Result (an error)" : "Result"), shown);
-    box.append(button("Show the whole result", async () => {
+    const shownChars = result.content.reduce((sum, one) => sum + (one.text?.length ?? 0), 0);
+    if (shownChars >= MAY_BE_CUT_CHARS) box.append(button("Show the whole result", async () => {
       const whole = await ask("/api/message", { session: id, seq: answer.seq });
       const content = whole.whole ?? whole.message.message.parts[0].content;
       shown.replaceChildren(...content.map((one) => (one.type === "text" ? said(one.text) : contentPart(id, answer.seq, one))));
@@ -631,12 +647,13 @@ function promptPart(data, body, more) {
       if (drawn === call) return;
       const found = await ask("/api/prompt", { session: data.id, call });
       drawn = call;
-      place.replaceChildren(...promptNodes(data.id, found));
+      place.replaceChildren(...promptNodes(data, found));
     },
   };
 }
 
-function promptNodes(id, found) {
+function promptNodes(data, found) {
+  const id = data.id;
   const made = found.model_call;
   const usage = made.call.usage;
   const all = Math.max(1, found.parts.reduce((sum, one) => sum + one.segment.tokens, 0));
@@ -657,14 +674,15 @@ function promptNodes(id, found) {
     h("p", { class: found.broken_by ? "said broken" : "said" }, difference),
   ];
   if (found.lines?.length) nodes.push(h("details", { class: "panel" }, h("summary", {}, "Every difference, in words"), h("ul", {}, found.lines.map((one) => h("li", {}, one)))));
-  for (const one of found.gone) nodes.push(promptSegment(id, one, "gone"));
   for (const one of found.parts) nodes.push(promptSegment(id, one, one.is_new ? "new" : "same"));
-  if (found.reply) nodes.push(h("h3", {}, "The reply"), h("ul", {}, messagePart(id, found.reply, found.reply.message.parts.filter((one) => one.type === "tool_call").map((one) => [one, null, null]), null)));
+  if (found.gone.length) nodes.push(h("h3", { class: "gap" }, `Gone since call ${found.previous_call}`));
+  for (const one of found.gone) nodes.push(promptSegment(id, one, "gone"));
+  if (found.reply) nodes.push(h("h3", { class: "gap" }, "The reply"), h("ul", {}, messagePart(id, found.reply, found.reply.message.parts.filter((one) => one.type === "tool_call").map((one) => [one, data.calls.get(one.id), null]), null)));
   return nodes;
 }
 
 function promptSegment(id, one, kind) {
-  const tag = kind === "gone" ? h("span", { class: "state bad" }, "gone") : kind === "new" ? h("span", { class: "state good" }, "new") : null;
+  const tag = kind === "gone" ? h("span", { class: "state bad" }, "gone") : kind === "new" ? h("span", { class: "state good" }, one.messages.some((message) => !message.is_new) ? "grew" : "new") : null;
   const inside = [];
   if (one.text !== null) inside.push(h("pre", { tabindex: "0", "aria-label": "Text" }, one.text));
   for (const tool of one.tools) inside.push(h("p", {}, h("code", {}, tool.name), " ", h("span", { class: "soft" }, tool.description)));
@@ -674,7 +692,7 @@ function promptSegment(id, one, kind) {
       message.parts.map((part) => (part.type === "tool_call" ? h("p", {}, h("code", {}, `→ ${part.name} ${part.arguments}`)) : contentPart(id, message.seq, part)))));
   }
   if (!inside.length) inside.push(h("p", { class: "soft" }, one.segment.kind === "left_out" ? "These messages did not fit." : one.segment.kind === "changed" ? "The request was changed on its way." : "Its words are not stored; the digest tells whether they were the same."));
-  const details = h("details", { open: kind !== "same" || one.segment.kind === "messages" }, h("summary", {}, h("b", {}, words(one.title)), tag, h("span", { class: "tokens num" }, `${number(one.segment.tokens)} tokens`)), inside);
+  const details = h("details", { open: kind === "new" || (kind === "same" && one.segment.kind === "messages") }, h("summary", {}, h("b", {}, words(one.title)), tag, h("span", { class: "tokens num" }, `${number(one.segment.tokens)} tokens`)), inside);
   return h("section", { class: "panel part", "aria-label": words(one.title) }, details);
 }
 
