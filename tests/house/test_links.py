@@ -20,7 +20,7 @@ _ID = re.compile(r"<a (?:id|name)=\"(?P<id>[^\"]+)\"")
 
 #: What the description of the project links to: every row of its tables has a page here.
 DESCRIPTION = [
-    *(f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY", "ROADMAP")),
+    *(f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY", "ROADMAP", "README.zh")),
     *(f"docs/en/{name}.md" for name in ("index", "getting-started", "architecture", "api/index", "user-guide/index")),
     "docs/en/api/index.md#error-codes",
     "docs/en/user-guide/sessions.md#pending-recovery",
