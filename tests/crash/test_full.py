@@ -11,7 +11,7 @@ from power_loop.testing.matrix.report import Cell, Row
 from tests.crash.broken import rows as broken_variants
 from tests.crash.full.__main__ import main
 from tests.crash.full.journal import Journal
-from tests.crash.full.page import KINDS, page_of
+from tests.crash.full.page import KINDS, page_beside, page_of
 
 _QUICK = ["--backends", "sqlite", "--scenarios", "plain", "--workers", "1", "--race-seconds", "0"]
 
@@ -83,3 +83,21 @@ def test_the_page_tells_of_what_was_broken_missed_and_left_out() -> None:
     assert "| `sigkill` | the caller was told store.full | 1 |" in page
     assert "| sqlite | 7 | 60 | 9 | 4 | 1 | 500 | 1 |" in page
     assert page.count("| `no_fence` |") == 1
+
+
+def test_a_later_run_is_told_of_beside_the_page_and_takes_the_place_of_the_one_before() -> None:
+    def row(scenario: str, kind: str, outcome: str = "held") -> Row:
+        return Row(Cell("sqlite", scenario, "a#1", kind, "resume"), outcome, ("two came",), 1, 2)
+
+    about = {"seed": 7, "backends": {"sqlite": "3.40"}, "planned": {"sqlite/sigkill": 3}, "commits": [["abc", 0]]}
+    page = page_of([row("plain", "sigkill")], about, broken_variants())
+    once = page_beside(page, [row("timer", "sigstop")], about, broken_variants())
+    twice = page_beside(once, [row("timer", "sigkill"), row("timer", "double", "broken")], about, broken_variants())
+    for text in (once, twice):
+        assert text.startswith(page.partition("## Broken variants")[0].rstrip())
+        assert text.count("## Scenarios of a later run") == text.count("## Broken variants") == 1
+    assert "**2 histories, 2 processes killed with SIGKILL, 1 violations**" in twice
+    assert "| timer | `sigkill` | 1 / 1 / 0 |" in twice
+    assert "`sigstop` | 1 / 1" not in twice
+    assert "- `sqlite/timer/a#1/double/resume`: two came" in twice
+    assert "- sqlite/sigkill: 2 of 3 planned histories" in twice

@@ -25,7 +25,7 @@ from tests.crash.full.agents import SCENARIOS
 from tests.crash.full.disk import DISK_KINDS, NoInjectorError
 from tests.crash.full.journal import Journal
 from tests.crash.full.network import CUTS, SLOW
-from tests.crash.full.page import page_of
+from tests.crash.full.page import page_beside, page_of
 
 ROOT = Path(__file__).resolve().parents[3]
 JOURNAL = ROOT / ".crash" / "crash-results.jsonl"
@@ -266,6 +266,9 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--journal", type=Path, default=JOURNAL)
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--fresh", action="store_true", help="forget what was done and draw a new seed")
+    parser.add_argument(
+        "--beside", action="store_true", help="leave what the page tells, and put this run's scenarios beside it"
+    )
     parser.add_argument("--print", action="store_true", help="only print the page from the journal")
     return parser.parse_args(words)
 
@@ -291,7 +294,11 @@ def main(words: list[str] | None = None) -> int:
         finally:
             if not options.print:
                 journal.note(seconds=float(journal.about["seconds"]) + time.monotonic() - begun)
-            options.page.write_text(page_of(journal.rows.values(), journal.about, rows()), "utf-8")
+            if options.beside:
+                text = page_beside(options.page.read_text("utf-8"), journal.rows.values(), journal.about, rows())
+            else:
+                text = page_of(journal.rows.values(), journal.about, rows())
+            options.page.write_text(text, "utf-8")
             journal.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

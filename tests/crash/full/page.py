@@ -9,6 +9,8 @@ from typing import Any
 
 from power_loop.testing.matrix.report import Row
 
+_LATER, _VARIANTS = "## Scenarios of a later run", "## Broken variants"
+
 #: What each kind of fault is, in the order of the page.
 KINDS = {
     "sigkill": "the process is killed with SIGKILL at the point; another one goes on",
@@ -33,6 +35,15 @@ KINDS = {
 def page_of(rows: Iterable[Row], about: dict[str, Any], broken_variants: Iterable[tuple[str, ...]] = ()) -> str:
     """Return the page."""
     return "\n".join(_lines(list(rows), about, list(broken_variants))) + "\n"
+
+
+def page_beside(
+    page: str, rows: Iterable[Row], about: dict[str, Any], broken_variants: Iterable[tuple[str, ...]] = ()
+) -> str:
+    """Return a page with the rows of another run beside those that it tells of, and with the variants as they are."""
+    kept = page.partition(_LATER)[0].partition(_VARIANTS)[0].rstrip()
+    lines = [*_later(list(rows), about), *_variants(list(broken_variants))]
+    return kept + "\n\n" + "\n".join(lines) + "\n"
 
 
 def _lines(rows: list[Row], about: dict[str, Any], variants: list[tuple[str, ...]]) -> Iterator[str]:
@@ -150,21 +161,24 @@ def _violations(broken: list[Row]) -> Iterator[str]:
 def _not_run(rows: list[Row], about: dict[str, Any]) -> Iterator[str]:
     yield "## Not run"
     yield ""
+    yield from (f"- {words}" for words in _lacking(rows, about))
+    yield "- a power cut (writes that were acknowledged by the machine and not flushed): not simulated here"
+    yield ""
+
+
+def _lacking(rows: list[Row], about: dict[str, Any]) -> Iterator[str]:
     missed = Counter((row.cell.backend, row.cell.kind) for row in rows if row.outcome == "not reached")
     for (backend, kind), count in sorted(missed.items()):
         yield (
-            f"- {backend}, `{kind}`: {count:,} points were not passed again in five tries, because calls that run side"
+            f"{backend}, `{kind}`: {count:,} points were not passed again in five tries, because calls that run side"
             " by side share their commits in another way each time"
         )
     planned = about.get("planned", {})
     done = Counter(f"{row.cell.backend}/{row.cell.kind}" for row in rows)
     for name, count in planned.items():
         if done[name] < count:
-            yield f"- {name}: {count - done[name]:,} of {count:,} planned histories"
-    for words in about.get("not_run", []):
-        yield f"- {words}"
-    yield "- a power cut (writes that were acknowledged by the machine and not flushed): not simulated here"
-    yield ""
+            yield f"{name}: {count - done[name]:,} of {count:,} planned histories"
+    yield from about.get("not_run", [])
 
 
 def _told(rows: list[Row]) -> Iterator[str]:
@@ -203,8 +217,40 @@ def _races(races: dict[str, dict[str, Any]]) -> Iterator[str]:
         yield from (f"- {backend}: {_short(problem)}\n" for problem in told["problems"])
 
 
+def _later(rows: list[Row], about: dict[str, Any]) -> Iterator[str]:
+    names = ", ".join(dict.fromkeys(row.cell.scenario for row in rows))
+    broken = [row for row in rows if row.outcome == "broken"]
+    yield _LATER
+    yield ""
+    yield (
+        f"The run above did not have these scenarios: {names}. **{_tried(rows):,} histories, "
+        f"{sum(row.deaths for row in rows):,} processes killed with SIGKILL, {len(broken):,} violations**, begun "
+        f"{about.get('begun')} with the seed `{about.get('seed')}`, at {_commits(about, len(rows))}. Their verdict "
+        "looks at the whole tree of a session: its agents, its timers, the runs of its workflows with their steps and "
+        "leaves."
+    )
+    yield ""
+    yield "Each cell is histories / deaths / violations."
+    yield ""
+    backends = list(about.get("backends", {}))
+    yield f"| scenario | fault | {' | '.join(backends)} |"
+    yield "|---|---|" + "--:|" * len(backends)
+    for scenario in dict.fromkeys(row.cell.scenario for row in rows):
+        for kind in KINDS:
+            found = [row for row in rows if (row.cell.scenario, row.cell.kind) == (scenario, kind)]
+            cells = [_counts([row for row in found if row.cell.backend == name], " / ") for name in backends]
+            if found:
+                yield f"| {scenario} | `{kind}` | {' | '.join(cells)} |"
+    yield ""
+    yield from (f"- `{row.cell}`: {_short(row.problems[0])}" for row in broken)
+    if broken:
+        yield ""
+    yield from (f"- {words}" for words in _lacking(rows, about))
+    yield ""
+
+
 def _variants(variants: list[tuple[str, ...]]) -> Iterator[str]:
-    yield "## Broken variants"
+    yield _VARIANTS
     yield ""
     yield (
         "A matrix that finds nothing may be blind. Each of these faults is put into the durable code, and a test asks"
