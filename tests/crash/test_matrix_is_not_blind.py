@@ -43,6 +43,7 @@ OVERTAKEN = [
     ("no_fence", "failure", "commit.after:accept#1/sigstop", "was overtaken changed afterwards"),
     ("no_fence", "human_wait", "commit.after:accept#1/sigstop", "was overtaken changed afterwards"),
     ("no_fence", "failure", "model.before:story#1/overlap", "was overtaken wrote afterwards: ..end_send"),
+    ("no_fence", "workflow", "commit.after:accept#3/sigstop", "was overtaken changed afterwards"),
     ("releases_blindly", "failure", "commit.after:take_up#1/sigstop", "was overtaken changed afterwards"),
     ("releases_blindly", "human_wait", "commit.after:take_up#1/sigstop", "was overtaken changed afterwards"),
     ("releases_blindly", "failure", "model.before:story#1/overlap", "took the session from its living owner"),
