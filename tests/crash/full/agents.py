@@ -418,7 +418,7 @@ async def sub_agent(loop: StatefulAgentLoop, session_id: str) -> StatefulResult:
 # Due since then, so that nobody has to wait for it.
 _LONG_AGO_MS = 1_767_225_600_000
 # How long others wait for what a dead process had claimed, in seconds.
-_CLAIM_S = 0.5
+_CLAIM_S = 1.0
 
 
 async def timer(loop: StatefulAgentLoop, session_id: str) -> list[str]:
