@@ -22,10 +22,9 @@ async def test_it_listens_on_loopback_only(loop: StatefulAgentLoop, visit: Visit
     visitor = await visit(loop)
     host, port = visitor.host.split(":")
     assert host == "127.0.0.1"
-    others = {found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {host}
-    for other in others:
-        with socket.socket() as client:
-            assert client.connect_ex((str(other), int(port))) != 0
+    # Who listens on every address of the machine is met under this one, too.
+    with socket.socket() as client:
+        assert client.connect_ex(("127.0.0.2", int(port))) != 0
 
 
 @pytest.mark.parametrize("path", [*READS, "/api/live", *WRITES])

@@ -264,3 +264,21 @@ async def test_a_turn_that_runs_is_cancelled(tmp_path: Path, visit: Visit) -> No
                 if event.type == "llm.started":
                     assert (await visitor.ask("POST", "/api/cancel", {"session_id": session_id})).status in (200, 202)
         assert stream.result.status.value == "cancelled"
+
+
+async def test_a_turn_of_another_process_and_a_run_are_cancelled_without_a_model(tmp_path: Path, visit: Visit) -> None:
+    dsn = str(tmp_path / "a.db")
+    ids = await build(dsn)
+    gate = Gate()
+    async with (
+        loop_of(dsn, {"be": [gate.then("Never said.")]}) as writer,
+        StatefulAgentLoop(llm=ScriptedLLM(), dsn=dsn) as looking,
+    ):
+        session_id = await writer.new_session(system_prompt="Be.")
+        visitor = await visit(looking, can_write=True)
+        turn = asyncio.create_task(writer.send("Go.", session_id=session_id))
+        await gate.someone()
+        assert (await visitor.ask("POST", "/api/cancel", {"session_id": session_id})).status in (200, 202)
+        assert (await turn).status.value == "cancelled"
+        assert (await visitor.ask("POST", "/api/cancel", {"session_id": ids["run"]})).status in (200, 202)
+        await _until(visitor, ids["run"], lambda found: found["run"]["state"] == "cancelled")

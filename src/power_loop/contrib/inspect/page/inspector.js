@@ -601,7 +601,7 @@ function callPart(id, part, call, answer) {
 
 function livePart(id) {
   const text = h("div", { class: "text", "aria-live": "off" });
-  const item = h("div", { class: "item live", hidden: true }, h("header", {}, h("b", {}, "streams"), h("span", { class: "soft" }, "void until it stands above")), text);
+  const item = h("div", { class: "item live", hidden: true }, h("header", {}, h("b", {}, "streams"), h("span", { class: "soft" }, "not stored yet")), text);
   const list = h("ol", { class: "events", tabindex: "0", "aria-label": "Events" });
   const box = h("details", { class: "panel", open: true, hidden: true }, h("summary", {}, "Events of this process: rounds, calls, tools, hooks, folds"), list);
   const node = h("section", { "aria-label": "Live" }, item, box);
@@ -621,7 +621,7 @@ function livePart(id) {
       box.hidden = false;
       const { result, message, usage, ...told } = payload;
       const from = event.session_id === id ? "" : `${event.session_id} `;
-      list.append(h("li", {}, h("time", { class: "num" }, time(event.at_ms)), h("code", {}, type), h("span", {}, from + (result ? words(result.status) : message?.role ? `${message.role} ${told.seq}` : JSON.stringify(message === undefined ? told : { ...told, message })))));
+      list.append(h("li", {}, h("time", { class: "num" }, time(event.at_ms)), h("code", {}, type), h("span", {}, from + (result ? words(result.status) : message?.role ? `${message.role} ${told.seq}` : Object.keys(told).length || message !== undefined ? JSON.stringify({ ...told, message }) : ""))));
       while (list.children.length > MAX_EVENTS) list.firstChild.remove();
       list.scrollTop = list.scrollHeight;
     },
