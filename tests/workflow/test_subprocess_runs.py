@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ from power_loop.workflow import (
     SubprocessExecutor,
     WorkerBootstrap,
     create_workflow,
+    resume_run,
 )
 from tests.agent.parts import Ears
 from tests.model_server import ModelServer, say
 from tests.runtime.host.trees import Mark
 from tests.workflow.parts import RESEARCH, Answers, agent, flow, researcher
 from tests.workflow.worker_parts import kill_workers, within_limit, workers
+from tests.workflow.worker_run_child import RUN_ID, Model, executor_in
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are looked at in /proc")
 
@@ -94,6 +98,30 @@ async def test_a_run_of_the_same_id_in_another_database_is_another_run(tmp_path:
                 work = create_workflow(flow([agent("who")]), parent_loop=loop, executor=made, run_id="run_same")
                 outputs.append((await within_limit(work.run())).output)
     assert outputs == ["This is one.", "This is two."]
+
+
+async def test_a_run_whose_process_is_killed_takes_its_leaf_up_from_the_workers_file(tmp_path: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.workflow.worker_run_child", str(tmp_path), stderr=asyncio.subprocess.PIPE
+    )
+    _, error = await within_limit(child.communicate())
+    assert child.returncode == -signal.SIGKILL, error.decode()
+    async with (
+        leak_check(),
+        StatefulAgentLoop(llm=Model(tmp_path, is_deadly=False), dsn=str(tmp_path / "app.db")) as loop,
+        executor_in(tmp_path) as made,
+    ):
+        result = await within_limit(resume_run(loop, None, RUN_ID, executor=made))
+        budget = await loop.get_budget(RUN_ID)
+    # The command had run once, which the worker's file knew; only the reply that was on its way is asked for again.
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "It gave ['x'].")
+    assert [step.attempt for step in result.steps] == [1]
+    assert (tmp_path / "asked").read_text().split() == ["first", "second", "second"]
+    # What the process counted that died, it took with it; the budget paid for all that may have been asked.
+    assert result.usage.total_tokens == 15
+    assert budget is not None
+    assert budget.lost.tokens >= 15
+    assert budget.spent.tokens == budget.lost.tokens + 15
 
 
 async def test_the_budget_of_a_run_pays_for_its_workers_calls(tmp_path: Path) -> None:
