@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import socket
@@ -55,6 +56,8 @@ def test_it_does_what_it_says_from_an_empty_folder_on(page: str, tmp_path: Path)
 
 def follow(page: str, text: str, folder: Path) -> None:
     """Do what a page says, in a folder."""
+    # A page starts dozens of programs, on a machine that may have much else to do: each block has a limit of its own.
+    faulthandler.cancel_dump_traceback_later()
     # `make stranger` names the programs of an install that knows nothing of this checkout.
     scripts = os.environ.get("POWER_LOOP_TUTORIALS_BIN") or sysconfig.get_path("scripts")
     with ThreadedModelServer() as server:
