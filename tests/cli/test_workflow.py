@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from power_loop import StatefulAgentLoop
+from power_loop.testing import ScriptedLLM
+from power_loop.workflow import SubprocessExecutor, WorkflowResult, create_workflow
 from tests.cli.inside import run
 
 _AGENT = """
@@ -163,3 +167,19 @@ def test_a_run_that_is_not_there_is_told_of_in_a_line(folder: Path) -> None:
         assert done.returncode == 1
         assert "[workflow.not_found]" in done.stderr
     assert run("workflow", folder=folder).returncode == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers give up the network on Linux only")
+def test_what_leaves_took_in_processes_of_their_own_is_told(folder: Path) -> None:
+    async def made() -> WorkflowResult:
+        loop = StatefulAgentLoop(llm=ScriptedLLM(["Done."]), dsn=str(folder / "app.db"))
+        async with loop, SubprocessExecutor(state_folder=folder / "leaves") as executor:
+            spec = {"name": "tea", "input": "tea", "root": leaf("one")}
+            return await create_workflow(spec, parent_loop=loop, executor=executor, run_id="run_1").run()
+
+    (step,) = asyncio.run(made()).steps
+    took = step.usage or {}
+    assert took["input_tokens"] > 0
+    shown = workflow(folder, "status", "run_1")
+    # Of the run, and of its leaf.
+    assert shown.count(f"{took['input_tokens']:,} + {took['output_tokens']:,} tokens") == 2

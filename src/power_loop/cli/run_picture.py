@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 
+from power_loop import Usage
 from power_loop.cli.output import paint
 from power_loop.cli.printable import one_line, printable
 from power_loop.cli.transcript import money, tokens
 from power_loop.records import SessionStats
+from power_loop.storage import WorkflowStepRecord
 from power_loop.workflow import RunNode
 
 #: So many items of a foreach or a loop are drawn, unless all are asked for.
@@ -85,14 +87,21 @@ def _line(name: str, node: RunNode, took: Mapping[str, SessionStats]) -> str:
     if step.started_at_ms is not None and step.ended_at_ms is not None:
         more.append(f"{(step.ended_at_ms - step.started_at_ms) / 1000:.1f} s")
     stats = took.get(step.child_session_id or "")
-    if stats is not None and stats.usage.total_tokens:
-        more.append(tokens(stats.usage))
-        more += [] if stats.cost is None else [money(stats.cost)]
+    # What a leaf took that ran in a process of its own stands in its step.
+    usage, cost = (usage_of(step), step.cost) if stats is None else (stats.usage, stats.cost)
+    if usage.total_tokens:
+        more.append(tokens(usage))
+        more += [] if cost is None else [money(cost)]
     if node.state == "waiting" or (node.state == "started" and node.kind != "wait"):
         more += _waits(node)
     if step.error is not None:
         more.append(paint(one_line(f"{step.error.get('code')}: {step.error.get('message')}", 100), "red"))
     return f"{said} {', '.join(more)}".rstrip()
+
+
+def usage_of(step: WorkflowStepRecord) -> Usage:
+    """Return what a step says that its leaf took: nothing, where the leaf's session tells it."""
+    return Usage() if step.usage is None else Usage(**step.usage)
 
 
 def _waits(node: RunNode) -> list[str]:

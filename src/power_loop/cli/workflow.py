@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from power_loop.cli.agents import add_agent_options, add_app_option, agent_of, a
 from power_loop.cli.asking import value_of
 from power_loop.cli.output import EXIT_FAILED, EXIT_OK, add_json_option, complain, paint, say, say_json, waiting_for
 from power_loop.cli.printable import one_line, plain, printable
-from power_loop.cli.run_picture import picture
+from power_loop.cli.run_picture import picture, usage_of
 from power_loop.cli.sessions import at_minute
 from power_loop.cli.store_handle import store_of
 from power_loop.cli.store_options import add_store_options
@@ -242,8 +243,10 @@ async def _show(loop: StatefulAgentLoop, result: WorkflowResult, *, draws_all: b
     run = await store.get_run(result.run_id)
     stats = await loop.get_session_stats(result.run_id)
     status = paint(result.status.value, _COLOURS.get(result.status.value, "dim"))
-    cost = "" if stats.cost is None else f", {money(stats.cost)}"
-    say(f"{paint(one_line(run.name), 'bold')}  {status}  {tokens(stats.usage)}{cost}")
+    usage = sum((usage_of(step) for step in result.steps), stats.usage)
+    costs = [one for one in (stats.cost, *(step.cost for step in result.steps)) if one is not None]
+    cost = f", {money(sum(costs, Decimal()))}" if costs else ""
+    say(f"{paint(one_line(run.name), 'bold')}  {status}  {tokens(usage)}{cost}")
     root = run_tree(run.spec, result.steps)
     took: dict[str, SessionStats] = {}
     for child_id in _leaves(root):
