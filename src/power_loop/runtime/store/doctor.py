@@ -14,6 +14,7 @@ from power_loop.runtime.store.blobs import referred
 from power_loop.runtime.store.codec import BLOB_MEMBER, AnyBlob, decode_content, decode_json, digest_of
 from power_loop.runtime.store.examination import Ailment, Columns, SessionFacts, examine, mistyped, unread
 from power_loop.runtime.store.lineage import spans_of
+from power_loop.runtime.store.run_examination import examine_run
 from power_loop.runtime.store.sessions import not_found
 from power_loop.runtime.store.sql.database import Database, Row, Transaction
 from power_loop.runtime.store.sql.dialect import Renderer
@@ -33,6 +34,9 @@ from power_loop.runtime.store.sql.tables import (
     TIMERS,
     TOOL_CALLS,
     TOOL_RESULTS,
+    WORKFLOW_RUNS,
+    WORKFLOW_SIGNALS,
+    WORKFLOW_STEPS,
     Table,
 )
 from power_loop.runtime.store.tool_calls import is_pruned
@@ -95,7 +99,8 @@ class Doctor:
             facts = await self._facts(session_id)
             if facts is None:
                 return []  # it was removed meanwhile
-            found, tick = mistyped(facts) or examine(facts, self._clock.now_ms()), facts.head["tick"]
+            tick = facts.head["tick"]
+            found = mistyped(facts) or [*examine(facts, self._clock.now_ms()), *examine_run(facts)]
             head = await self._head(session_id)
             if not any(one.finding.is_problem for one in found) or (head is not None and head["tick"] == tick):
                 break
@@ -145,6 +150,9 @@ class Doctor:
                 budgets=await self._rows(tx, BUDGETS, f"{mine} ORDER BY send_index", session_id),
                 holds=await self._rows(tx, BUDGET_HOLDS, f"{mine} ORDER BY number, level", session_id),
                 timers=await self._rows(tx, TIMERS, f"{mine} ORDER BY id", session_id),
+                runs=await self._rows(tx, WORKFLOW_RUNS, mine, session_id),
+                steps=await self._rows(tx, WORKFLOW_STEPS, f"{mine} ORDER BY path", session_id),
+                signals=await self._rows(tx, WORKFLOW_SIGNALS, f"{mine} ORDER BY position", session_id),
                 reply_tokens=_tokens_of(await self._query(tx, _REPLIES, session_id)),
                 blobs=[digest for (digest,) in await self._query(tx, _DIGESTS, session_id)],
                 shown_beside=await self._shown_beside(tx, session_id),

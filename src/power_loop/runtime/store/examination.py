@@ -35,6 +35,9 @@ from power_loop.runtime.store.sql.tables import (
     SESSIONS,
     TIMERS,
     TOOL_CALLS,
+    WORKFLOW_RUNS,
+    WORKFLOW_SIGNALS,
+    WORKFLOW_STEPS,
     Kind,
 )
 from power_loop.runtime.store.timers import read_schedule
@@ -145,6 +148,10 @@ class SessionFacts:
     boards: list[Columns] = field(default_factory=list)
     entries: list[Columns] = field(default_factory=list)
     timers: list[Columns] = field(default_factory=list)
+    #: Its row as a workflow's run, if it is one, with the steps and the signals of that.
+    runs: list[Columns] = field(default_factory=list)
+    steps: list[Columns] = field(default_factory=list)
+    signals: list[Columns] = field(default_factory=list)
     budgets: list[Columns] = field(default_factory=list)
     holds: list[Columns] = field(default_factory=list)
     #: By its index, the tokens of each send's replies.
@@ -208,6 +215,9 @@ def mistyped(facts: SessionFacts) -> list[Ailment]:
         (BLACKBOARDS, facts.boards, "blackboard.damaged"),
         (BLACKBOARD_ENTRIES, facts.entries, "blackboard.damaged"),
         (TIMERS, facts.timers, "timer.damaged"),
+        (WORKFLOW_RUNS, facts.runs, "run.damaged"),
+        (WORKFLOW_STEPS, facts.steps, "step.damaged"),
+        (WORKFLOW_SIGNALS, facts.signals, "signal.damaged"),
     )
     found = []
     for table, rows, check in parts:
@@ -438,7 +448,8 @@ _UNFINISHED = {status.value for status in UNFINISHED_SENDS}
 def _unfinished(facts: SessionFacts, send: Columns, at_ms: int, *, is_last: bool) -> Iterator[Ailment]:
     head, sid, index = facts.head, facts.session_id, send["idx"]
     waits = send["status"] == SendStatus.WAITING_FOR_INPUT.value
-    is_waiting = any(call["state"] == CallState.WAITING.value for call in facts.calls)
+    # A workflow's run waits without a call.
+    is_waiting = bool(facts.runs) or any(call["state"] == CallState.WAITING.value for call in facts.calls)
     if not is_last or (waits and not is_waiting):
         why = "waits, and no call does" if is_last else f"is {send['status']!r}, and another one came behind it"
         cure = (
