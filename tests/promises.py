@@ -83,6 +83,7 @@ PROMISES: dict[str, str] = {
     "workflow-detached": "A detached run wakes the session that it was made for exactly once.",
     # looking in
     "hooks": "Hooks look in at every lifecycle point and may veto, skip or rewrite where the point allows it.",
+    "inspector": "A page behind a token shows turns as they happen, on every database, and obeys no text.",
     "event-sinks": "Events go to JSONL (with replay), metrics and spans; a sink that blocks or fails stops no run.",
     "mcp": "StdioMCPClient and register_mcp_tools make an MCP server's tools tools of a loop, under a prefix.",
     "events": "Every event is typed, ordered, announced once durable; a raising subscriber stops no run.",

@@ -135,6 +135,7 @@ async def test_the_key_leaves_the_address_and_opens_one_browser_only(
         await context.close()
 
 
+@pytest.mark.promise("inspector")
 async def test_a_turn_is_seen_while_it_streams(tmp_path: Path, open_page: Open) -> None:
     tool_gate, model_gate = Gate(), Gate()
 
@@ -276,6 +277,7 @@ async def test_the_tree_and_the_prompts_and_the_cost_are_shown(world: dict[str, 
         await expect(page.get_by_role("main")).to_contain_text("It is the first call of the session.")
 
 
+@pytest.mark.promise("inspector")
 async def test_whatever_was_written_is_text(tmp_path: Path, open_page: Open) -> None:
     """Titles, prompts, messages, names of tools, arguments, results: all of it is hostile."""
 
