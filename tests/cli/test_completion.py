@@ -38,6 +38,9 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
     assert completed(script, "power-loop", "import", "--on-conflict", "r") == {"raise", "rename", "replace"}
     assert completed(script, "power-loop", "import", "x", "--on-conflict", "ren") == {"rename"}
     assert "compacted" in completed(script, "power-loop", "prune", "")
+    assert completed(script, "power-loop", "workflow", "s") == {"schema", "status", "signal"}
+    assert {"--app", "--run-id", "--input"} <= completed(script, "power-loop", "workflow", "run", "--")
+    assert completed(script, "power-loop", "workflow", "status", "--status", "w") == {"waiting"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -578,7 +578,8 @@ class TimerCancelled(EventPayload):
 class TimerFired(EventPayload):
     """A timer brought its input to the inbox, at `position`, `late_s` behind its time; `number` counts its firings.
 
-    The next one is due at `due_at_ms`; None where this was the last.
+    The next one is due at `due_at_ms`; None where this was the last. `position` is 0 of one that wakes a workflow's
+    run, and brings no input.
     """
 
     type = "timer.fired"
