@@ -87,7 +87,10 @@ async def main() -> None:
                     print("" if result.is_completed else f"[{result.status.value}]")
             except PowerLoopError as error:
                 print(f"[{error.code}] {error.message}")
-            text = (await asyncio.to_thread(input, "> ")).strip()
+            try:
+                text = (await asyncio.to_thread(input, "> ")).strip()
+            except EOFError:
+                text = "/quit"
     print(f"Go on with: python {sys.argv[0]} {sid}")
 
 

@@ -94,5 +94,6 @@ PROMISES: dict[str, str] = {
     "error-codes": "Every error has a frozen machine-readable code, which the documentation explains.",
     "stable-api": "The public names are frozen: one that goes or changes its meaning needs a major version.",
     "bad-input": "Bad input and a broken database give a coded error that says what to do, and nothing is lost.",
+    "examples": "Each of at least 40 programs, from hello world to a chatbot, is a page and runs as it is.",
     "readme": "Every Python block of the README and the guides runs as printed.",
 }

@@ -14,15 +14,17 @@ from .conftest import EXAMPLES
 
 PROGRAMS = sorted(EXAMPLES.glob("[0-9][0-9]_*.py"))
 TESTS = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
-PAGE = 95
+PAGE = 100
 
 
+@pytest.mark.promise("examples")
 def test_there_are_at_least_forty() -> None:
     assert len(PROGRAMS) >= 40
     numbers = [path.name[:2] for path in PROGRAMS]
     assert len(set(numbers)) == len(numbers)
 
 
+@pytest.mark.promise("examples")
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_it_is_a_page_that_says_what_will_be_seen_and_is_run(path: Path) -> None:
     text = path.read_text("utf-8")

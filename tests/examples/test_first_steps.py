@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
+
 from .conftest import LIMIT_S, Stage, call
 
 
+@pytest.mark.promise("examples")
 def test_hello_world_as_a_process(stage: Stage) -> None:
     stage.answers("Hello, world.")
     with stage.start("00_hello_world") as process:

@@ -72,6 +72,6 @@ def test_chatbot_is_killed_while_it_answers_and_goes_on(stage: Stage) -> None:
         [session] = (await store.list_sessions()).items  # type: ignore[attr-defined]
         return str(session.id)
 
-    again = stage.play("99_chatbot", stage.look(only), answers=[], typed="/quit\n")
+    again = stage.play("99_chatbot", stage.look(only), answers=[], typed="")
     assert again.startswith("A whole story.\n> ")
     assert stage.log() == [("user", "A story."), ("assistant", "A whole story.")]
