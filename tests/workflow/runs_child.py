@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from power_loop import LLMRequest, LLMResponse, StatefulAgentLoop, ToolContext, Usage, tool
+from power_loop import Approve, LLMRequest, LLMResponse, StatefulAgentLoop, ToolContext, Usage, tool
+from power_loop.events import WorkflowRunFinished
 from power_loop.llm import ModelInfo
 from power_loop.messages import Role
-from power_loop.workflow import Workflow, create_workflow, drive_runs, resume_run
+from power_loop.workflow import RunStatus, Workflow, create_workflow, drive_runs, get_run, resume_run
 from tests.agent.agents_child import live
 
 from .parts import agent, prompt_of
@@ -61,6 +62,10 @@ SPECS: dict[str, dict[str, Any]] = {
         },
     },
     "detached": {"name": "detached", "root": agent("only")},
+    "asked": {
+        "name": "asked",
+        "root": {"type": "sequence", "steps": [{"type": "tool", "id": "allow", "tool": "allow"}, agent("end")]},
+    },
 }
 
 
@@ -104,7 +109,13 @@ def _tools(effects: Path) -> list[Any]:
         _note(effects, f"save {context.idempotency_key}")
         return "saved"
 
-    return [charge, save]
+    @tool(effect="idempotent", requires_approval=True)
+    async def allow(context: ToolContext) -> str:
+        """Have an effect that a person has to allow."""
+        _note(effects, f"allow {context.idempotency_key}")
+        return "allowed"
+
+    return [charge, save, allow]
 
 
 class Life:
@@ -135,8 +146,26 @@ class Life:
     async def _work(self, loop: StatefulAgentLoop) -> None:
         if self.story == "detached":
             await self._workflow(loop, self.sid).start(detached=True)
+        elif self.story == "asked":
+            await self._rested(loop)
+            for step in (await get_run(loop, self.run_id)).waits_for:
+                leaf_id = str(step.child_session_id)
+                for pending in await loop.get_pending(leaf_id):
+                    await loop.resume(leaf_id, answers={pending.call_id: Approve()})
         else:
             await self._workflow(loop, None).run()
+
+    async def _rested(self, loop: StatefulAgentLoop) -> None:
+        """Begin the run, or go on with it, and return once it rests."""
+        rests = asyncio.Event()
+        loop.event_bus.subscribe(
+            lambda event: rests.set() if isinstance(event.payload, WorkflowRunFinished) else None,
+            session_id=self.run_id,
+        )
+        await self._workflow(loop, self.sid).start(detached=True)
+        while (await get_run(loop, self.run_id)).status is RunStatus.RUNNING:
+            await rests.wait()
+            rests.clear()
 
     def _workflow(self, loop: StatefulAgentLoop, parent_id: str | None) -> Workflow:
         return create_workflow(

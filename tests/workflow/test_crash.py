@@ -17,6 +17,7 @@ from tests.conformance.backends import SERVERS, SqliteFile
 # A server's commits are the same as SQLite's, and take longer: there only some of the points are tried.
 _EVERY_ELSEWHERE = 19
 _PARTS = 6
+_ASKED_PARTS = 3
 _LIMIT_S = 230
 BACKENDS = (SqliteFile, *SERVERS)
 #: On a file all points, in parts; on a server some.
@@ -77,8 +78,23 @@ async def test_a_run_that_was_killed_comes_to_the_same_and_repeats_nothing(share
 async def test_the_end_of_a_detached_run_reaches_its_session_once(backend: Any, tmp_path: Path) -> None:
     lives = await _lives(backend, tmp_path, "detached", 0, 1 if backend is SqliteFile else _EVERY_ELSEWHERE)
     assert lives
+    points = {life["point"] for life in lives}
+    # The timer that brings the end, and what it wakes.
+    assert backend is not SqliteFile or {f"commit.after {name}" for name in ("claim_timers", "deliver_timer")} <= points
     for life in lives:
         assert (life["status"], life["outputs"]) == ("completed", {"only": "Said: Only."}), life
         assert (life["woken"], life["waiting"]) == (1, 0), life
         assert set(life["leases"]) == {None}, life
+        assert not life["stalled"] + life["findings"], life
+
+
+@pytest.mark.promise("workflow-wait")
+@pytest.mark.parametrize("first", range(_ASKED_PARTS))
+async def test_an_answer_drives_its_run_on_whatever_dies_behind_it(first: int, tmp_path: Path) -> None:
+    lives = await _lives(SqliteFile, tmp_path, "asked", first, _ASKED_PARTS)
+    assert lives
+    for life in lives:
+        assert (life["status"], life["outputs"]) == ("completed", {"allow": "allowed", "end": "Said: End."}), life
+        assert (life["woken"], life["waiting"], set(life["leases"])) == (1, 0, {None}), life
+        assert len(set(life["effects"])) == 1, life
         assert not life["stalled"] + life["findings"], life
