@@ -36,6 +36,8 @@ FLOORS = (
     (6, ("workflow",)),
     (7, ("contrib", "cli", "testing")),
 )
+# Options that say the same wherever they are.
+_COMMON_OPTIONS = ("--help", "--dsn", "--table-prefix", "--json")
 # The chapters of the examples: the first digit of a program's number is that of its chapter.
 CHAPTERS = (
     "First steps",
@@ -190,6 +192,18 @@ def workflow_nodes() -> str:
     return "\n\n".join(blocks)
 
 
+def command_options() -> str:
+    """Return a table of the commands with the options that not all of them have."""
+    parser = importlib.import_module("power_loop.cli.main").make_parser()
+    rows = []
+    for command in importlib.import_module("power_loop.cli.completion").commands_of(parser, ()):
+        if command.path and not command.commands:
+            names = [max(option.names, key=len) for option in command.options]
+            words = [*command.values, *(name for name in names if name not in _COMMON_OPTIONS)]
+            rows.append((f"`{' '.join(command.path)}`", command.help, ", ".join(f"`{word}`" for word in words)))
+    return _table(("Command", "What it does", "What it takes beside them"), rows)
+
+
 def _keys_of(title: str, doc: str, keys: Sequence[Any]) -> str:
     rows = []
     for key in keys:
@@ -260,6 +274,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "event-types": event_types,
     "hook-points": hook_points,
     "workflow-nodes": workflow_nodes,
+    "command-options": command_options,
     "crash-figures": crash_figures,
     "examples": examples,
 }

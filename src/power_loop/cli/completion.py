@@ -30,12 +30,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    say(_SHELLS[given.shell](list(_commands(given.parser, ()))))
+    say(_SHELLS[given.shell](list(commands_of(given.parser, ()))))
     return EXIT_OK
 
 
 @dataclass(frozen=True)
-class _Option:
+class Option:
     """Is an option with its names and, if it takes one, what values it may have."""
 
     names: tuple[str, ...]
@@ -45,12 +45,12 @@ class _Option:
 
 
 @dataclass(frozen=True)
-class _Command:
+class Command:
     """Is a command by the words that lead to it; those below it are known by `commands`."""
 
     path: tuple[str, ...]
     help: str
-    options: tuple[_Option, ...]
+    options: tuple[Option, ...]
     values: tuple[str, ...]
     commands: tuple[tuple[str, str], ...] = field(default=())
 
@@ -61,9 +61,9 @@ class _Command:
         return [*(name for name, _ in self.commands), *self.values, *names]
 
 
-def _commands(parser: argparse.ArgumentParser, path: tuple[str, ...], said: str = "") -> Iterator[_Command]:
+def commands_of(parser: argparse.ArgumentParser, path: tuple[str, ...], said: str = "") -> Iterator[Command]:
     """Give the command of a parser, and then those below it."""
-    options: list[_Option] = []
+    options: list[Option] = []
     values: list[str] = []
     below: list[tuple[str, str, argparse.ArgumentParser]] = []
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way to list what it was told
@@ -72,12 +72,12 @@ def _commands(parser: argparse.ArgumentParser, path: tuple[str, ...], said: str 
             below = [(name, helps.get(name, ""), one) for name, one in action.choices.items()]
         elif action.option_strings:
             said_of_it = (action.help or "").replace("%%", "%")
-            options.append(_Option(tuple(action.option_strings), said_of_it, action.nargs != 0, _choices(action)))
+            options.append(Option(tuple(action.option_strings), said_of_it, action.nargs != 0, _choices(action)))
         else:
             values += _choices(action)
-    yield _Command(path, said, tuple(options), tuple(values), tuple((name, what) for name, what, _ in below))
+    yield Command(path, said, tuple(options), tuple(values), tuple((name, what) for name, what, _ in below))
     for name, what, one in below:
-        yield from _commands(one, (*path, name), what)
+        yield from commands_of(one, (*path, name), what)
 
 
 def _choices(action: argparse.Action) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def _pattern(path: Sequence[str]) -> str:
 # ---- bash ----
 
 
-def _bash(commands: list[_Command]) -> str:
+def _bash(commands: list[Command]) -> str:
     steps = [
         f"      {_pattern((*command.path, name))}) path={_pattern((*command.path, name))} ;;"
         for command in commands
@@ -138,7 +138,7 @@ def _listed(words: Sequence[str]) -> str:
 # ---- zsh ----
 
 
-def _zsh(commands: list[_Command]) -> str:
+def _zsh(commands: list[Command]) -> str:
     steps = [
         f"      ({_pattern((*command.path, name))}) at={_pattern((*command.path, name))} ;;"
         for command in commands
@@ -184,7 +184,7 @@ def _zsh(commands: list[_Command]) -> str:
 # ---- fish ----
 
 
-def _fish(commands: list[_Command]) -> str:
+def _fish(commands: list[Command]) -> str:
     lines = ["# fish completion of power-loop", "complete -c power-loop -e"]
     for command in commands:
         seen = [f"__fish_seen_subcommand_from {one}" for one in command.path]

@@ -69,7 +69,7 @@ _BROKEN_PIPE = 128 + 13
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command of `sys.argv`, or of `arguments`, and return its exit status."""
     _open_streams()
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     try:
         outcome = given.run(given)
         status = asyncio.run(outcome) if asyncio.iscoroutine(outcome) else outcome
@@ -119,7 +119,7 @@ def _kept(error: Exception) -> str:
         return f"no file, because none can be written ({failed.strerror})"
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the one parser: `power-loop --help`, each command's help and the completion are made of it."""
     parser = argparse.ArgumentParser(
         prog="power-loop",
