@@ -125,6 +125,13 @@ def test_a_process_that_stops_while_it_writes_keeps_others_out_and_goes_on(proce
     assert (row.outcome, row.problems, row.notes) == ("held", (), (told,))
 
 
+@pytest.mark.promise("one-writer")
+def test_an_engine_that_comes_behind_the_end_of_its_run_is_told_how_it_ended(process_lane: Make) -> None:
+    """The server ends the transaction that stood still; behind it the process meets a run that another one ended."""
+    row = process_lane("postgres").run(lanes.Cell.parse("postgres/workflow/commit.before:accept#2/sigstop/resume"))
+    assert (row.outcome, row.problems) == ("held", ())
+
+
 @every_backend
 @pytest.mark.promise("kill-at-any-moment")
 def test_a_process_that_recovers_may_be_killed_too(process_lane: Make, backend: str) -> None:

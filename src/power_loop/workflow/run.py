@@ -703,10 +703,12 @@ async def _go_on(
     run, steps, signals = await store.read_journal(turn.session_id)
     if run.ended_at_ms is not None:
         # Another engine ended it before the lease was taken: its send rests as it did.
-        status = SEND_OF[RunStatus(run.state)]
-        await turn.end_send(SendEnd(status, {} if sent is None else sent.result or {}))
-        turn.is_at_rest, turn.rest_status = True, status
         ended = await store.get_send(turn.session_id, index=turn.send_index)
+        if ended is not None and ended.status is SendStatus.RUNNING:
+            status = SEND_OF[RunStatus(run.state)]
+            await turn.end_send(SendEnd(status, {} if sent is None else sent.result or {}))
+            turn.is_at_rest, turn.rest_status = True, status
+            ended = await store.get_send(turn.session_id, index=turn.send_index)
         assert ended is not None
         return await recorded_result(store, ended)
     for step in steps:
