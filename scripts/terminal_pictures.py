@@ -1,5 +1,7 @@
 """Draws the pictures of the terminal in the docs: real commands in a real terminal, with a model by script.
 
+The demo talks to its real model, which `make demo` installs.
+
 python scripts/terminal_pictures.py
 """
 
@@ -64,7 +66,32 @@ def make(dsn):
 def make_today(dsn):
     config = LoopConfig(system_prompt="You sell any book.")
     return StatefulAgentLoop(llm=ScriptedLLM(), dsn=dsn, tool_registry=[find_book, order], config=config)
+
+
+def make_guide(dsn):
+    steps = ['{"regions": ["Uji", "Shizuoka", "Yame"]}', "Deep and sweet.", "Clear and brisk.", "Mild and round."]
+    config = LoopConfig(prices=PriceTable({"scripted": ModelPrice(input=3, output=15)}))
+    return StatefulAgentLoop(llm=ScriptedLLM(steps), dsn=dsn, config=config)
 '''
+
+_GUIDE = """{
+  "name": "guide",
+  "input": "Japanese green tea",
+  "root": {"type": "sequence", "steps": [
+    {"type": "agent", "id": "plan",
+     "spec": {"name": "planner", "system_prompt": "Name three regions."},
+     "output_schema": {"schema": {
+       "type": "object",
+       "properties": {"regions": {"type": "array", "items": {"type": "string"}}},
+       "required": ["regions"]}}},
+    {"type": "foreach", "id": "tastings", "items_from": "plan.regions", "as": "region",
+     "body": {"type": "agent", "id": "taste",
+              "spec": {"name": "taster", "system_prompt": "Taste tea from {{region}}."}}},
+    {"type": "wait", "id": "editor", "person": "Is this fit to print?", "choices": ["yes", "no"]}
+  ]}
+}
+"""
+_SLIPS = (("plan.regions", "plan.region"), ("{{region}}", "{{regoin}}"), ('"choices"', '"choises"'))
 
 # Pictures by name: the command, and the keys that are pressed behind the text that is waited for.
 _SCENES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
@@ -81,6 +108,9 @@ _SCENES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ),
     ("show", "power-loop show SESSION", ()),
     ("replay", "power-loop replay SESSION --app shop:make_today", ()),
+    ("workflow-problem", "power-loop workflow validate slip.json", ()),
+    ("workflow", "power-loop workflow run guide.json --app shop:make_guide", ()),
+    ("demo", "python -m demo", ()),
 )
 
 
@@ -89,9 +119,15 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "shop.py").write_text(_SHOP, "utf-8")
+        Path(folder, "guide.json").write_text(_GUIDE, "utf-8")
+        slip = _GUIDE
+        for right, wrong in _SLIPS:
+            slip = slip.replace(right, wrong)
+        Path(folder, "slip.json").write_text(slip, "utf-8")
         session_id = ""
         for name, command, keys in _SCENES:
-            screen = _screen(command.replace("SESSION", session_id), keys, folder)
+            is_demo = command == "python -m demo"
+            screen = _screen(command.replace("SESSION", session_id), keys, str(ROOT) if is_demo else folder)
             if not session_id:
                 session_id = screen.partition("session ")[2].partition(",")[0]
             picture = _drawn(f"$ {command.replace('SESSION', session_id)}\n{screen}", title="power-loop")
@@ -104,8 +140,9 @@ def _screen(command: str, keys: tuple[tuple[str, str], ...], folder: str) -> str
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
     variables = {"TERM": "xterm-256color", "POWER_LOOP_DSN": "app.db", "COLUMNS": str(_COLUMNS)}
+    module = command.removeprefix("python -m ").replace("power-loop", "power_loop", 1)
     process = subprocess.Popen(
-        [sys.executable, "-m", *command.replace("power-loop", "power_loop", 1).split()],
+        [sys.executable, "-m", *module.split()],
         cwd=folder,
         env={**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, **variables},
         stdin=slave,
