@@ -193,6 +193,10 @@ async def test_a_function_that_is_not_found_fails_the_leaf_with_what_to_do(tmp_p
         {"tool_preset": "everything"},
         {"workspace": "/no/such/folder"},
         {"read_only_roots": "one text"},
+        {"read_only_roots": 5},
+        {"variables": "PATH"},
+        {"variables": ["A=1"]},
+        {"environment": {"A": 1}},
     ],
 )
 def test_a_bootstrap_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:

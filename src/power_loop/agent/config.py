@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from power_loop.contracts.budgets import Budget, PriceTable
 from power_loop.contracts.choices import choice_of
@@ -78,6 +78,36 @@ class LoopConfig:
     max_agent_depth: int = 3
     max_children: int = 16
     max_timers: int = MAX_TIMERS
+
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(
+            self,
+            limits: SendLimits = ...,
+            retry: LLMRetryPolicy = ...,
+            max_output_tokens: int | None = None,
+            temperature: float | None = None,
+            reasoning_effort: str | None = None,
+            max_parallel_tools: int = 16,
+            max_output_repairs: int = 2,
+            lease_ttl_s: float = 30.0,
+            max_cached_sessions: int = 256,
+            max_recoveries: int = 20,
+            on_unknown: OnUnknown | str = OnUnknown.TELL_MODEL,
+            compaction: Compaction | None = ...,
+            projection: Projection | None = None,
+            memory: MemoryProvider | None = None,
+            memory_use: MemoryUse = ...,
+            permissions: PermissionPolicy | None = None,
+            live: Sequence[LiveState] = (),
+            system_prompt: str | SystemPrompt | None = None,
+            budget: Budget | None = None,
+            prices: PriceTable | None = None,
+            models: Mapping[str, LLMService] = ...,
+            max_agent_depth: int = 3,
+            max_children: int = 16,
+            max_timers: int = MAX_TIMERS,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name, least in (

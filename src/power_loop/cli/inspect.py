@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         " happen, the prompt of each model call and how it differs from the one before, sub-agents and workflows as"
         " pictures, what everything costs, who holds what, and what waits for a person. It only looks, unless --write"
         " says otherwise. Whoever has the address that it prints sees all of that.",
-        epilog="power-loop inspect app.db      power-loop inspect app.db --write --app my_app:make_loop",
+        epilog="power-loop inspect app.db --write --app my_app:make_loop",
     )
     parser.add_argument("database", nargs="?", metavar="DSN", help="the database, as --dsn has it")
     add_store_options(parser, is_required=False)

@@ -25,7 +25,7 @@ _COLOURS = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "bold": "1
 
 def add_json_option(parser: argparse.ArgumentParser, shape: str = "a JSON value") -> None:
     """Give a subcommand `--json`; `shape` says what is printed with it."""
-    parser.add_argument("--json", action="store_true", help=f"print {shape} instead of text")
+    parser.add_argument("--json", action="store_true", help=f"instead of text, print {shape}")
 
 
 def say(text: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from power_loop.contracts.budgets import Budget
 from power_loop.contracts.choices import choice_problem
@@ -52,6 +52,23 @@ class AgentSpec:
     permission_mode: PermissionMode | None = None
     lifecycle: AgentLifecycle = AgentLifecycle.EPHEMERAL
     budget: Budget | None = None
+
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(
+            self,
+            name: str,
+            system_prompt: str,
+            description: str = "",
+            tools: Sequence[str] | None = None,
+            model: str | None = None,
+            limits: SendLimits | None = None,
+            output_schema: OutputSchema | Mapping[str, Any] | None = None,
+            permission_rules: Sequence[PermissionRule] = (),
+            permission_mode: PermissionMode | str | None = None,
+            lifecycle: AgentLifecycle | str = AgentLifecycle.EPHEMERAL,
+            budget: Budget | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         problems = [problem for claim, problem in self._claims() if not claim]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.frozen import frozen
@@ -54,6 +54,17 @@ class PermissionRule:
     command: str | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(
+            self,
+            permission: Permission | str,
+            tool: str,
+            command: str | None = None,
+            arguments: Mapping[str, str] = ...,
+            reason: str = "",
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         try:

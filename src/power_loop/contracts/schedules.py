@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone, tzinfo
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from power_loop.contracts.cron import CronTimes, next_moment, read_cron
 from power_loop.contracts.errors import ScheduleError, TimeZoneMissingError
@@ -75,6 +75,19 @@ class Every:
     max_runs: int | None = None
     until: datetime | int | None = None
 
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(
+            self,
+            seconds: float,
+            jitter_s: float = 0.0,
+            start: datetime | int | None = None,
+            missed: Missed | str = Missed.ONCE,
+            grace_s: float = DEFAULT_GRACE_S,
+            max_runs: int | None = None,
+            until: datetime | int | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         _check_seconds("seconds", self.seconds, least=1.0)
         if self.start is not None:
@@ -109,6 +122,19 @@ class Cron:
     grace_s: float = DEFAULT_GRACE_S
     max_runs: int | None = None
     until: datetime | int | None = None
+
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(
+            self,
+            expression: str,
+            zone: str = "UTC",
+            jitter_s: float = 0.0,
+            missed: Missed | str = Missed.ONCE,
+            grace_s: float = DEFAULT_GRACE_S,
+            max_runs: int | None = None,
+            until: datetime | int | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         expression: Any = self.expression

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import field
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from power_loop.contracts.agent_spec import AgentSpec
 from power_loop.contracts.blackboard import BlackboardEntry, BlackboardTransaction
@@ -299,6 +299,31 @@ class ToolDefinition:
     resource: ToolResource | None = field(default=None, repr=False)
     guidance: str | None = None
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(
+            self,
+            name: str,
+            description: str,
+            input_schema: Mapping[str, Any],
+            handler: ToolHandler | None = None,
+            effect: Effect | str = Effect.ONCE,
+            timeout_s: float | None = DEFAULT_TIMEOUT_S,
+            parallel: bool = True,
+            requires_approval: bool = False,
+            max_result_chars: int = DEFAULT_RESULT_CHARS,
+            takes_context: str | None = None,
+            probe: ToolProbe | None = None,
+            on_unknown: OnUnknown | str | None = None,
+            key: ToolKey | None = None,
+            takes_transaction: str | None = None,
+            project: ToolProject | None = None,
+            live: LiveState | None = None,
+            resource: ToolResource | None = None,
+            guidance: str | None = None,
+            memo: dict[str, Any] = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         # A word that is none is refused with everything else that is wrong, when the definition is checked.

@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from power_loop.contracts.choices import choice_of
 from power_loop.contracts.errors import ConfigError
@@ -50,6 +50,15 @@ class PermissionPolicy:
     rules: tuple[PermissionRule, ...] = ()
     mode: PermissionMode = PermissionMode.ASK_WRITES
     above: tuple[PermissionPolicy, ...] = ()
+
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(
+            self,
+            rules: list[PermissionRule] | tuple[PermissionRule, ...] = (),
+            mode: PermissionMode | str = PermissionMode.ASK_WRITES,
+            above: tuple[PermissionPolicy, ...] = (),
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         rules: Any = self.rules

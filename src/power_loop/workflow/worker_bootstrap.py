@@ -7,11 +7,12 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.frozen import frozen
-from power_loop.runtime.host.environment import DEFAULT_VARIABLES, RuntimeEnv
+from power_loop.runtime.host.environment import DEFAULT_VARIABLES, RuntimeEnv, checked_environment, checked_variables
 from power_loop.runtime.llm.config import LLMProviderConfig, config_from_env
 from power_loop.tools.presets import ToolPreset, tool_preset
 
@@ -49,6 +50,22 @@ class WorkerBootstrap:
     import_paths: tuple[str, ...] = ()
     shares_network: bool = False
 
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(
+            self,
+            llm_from_env: bool = False,
+            llm: str | None = None,
+            tool_preset: ToolPreset | str | None = None,
+            tools: str | None = None,
+            workspace: str | os.PathLike[str] | None = None,
+            read_only_roots: list[str] | list[Path] | tuple[str | os.PathLike[str], ...] = (),
+            variables: list[str] | tuple[str, ...] = DEFAULT_VARIABLES,
+            environment: Mapping[str, str] = ...,
+            import_paths: list[str] | list[Path] | tuple[str | os.PathLike[str], ...] = (),
+            shares_network: bool = False,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         put: Any = object.__setattr__
         preset: Any = self.tool_preset
@@ -70,10 +87,11 @@ class WorkerBootstrap:
             put(self, "workspace", os.path.realpath(os.fspath(workspace)))
         for name in ("read_only_roots", "import_paths"):
             many: Any = getattr(self, name)
-            if isinstance(many, (str, bytes)) or not all(isinstance(one, (str, os.PathLike)) for one in many):
+            if not isinstance(many, (list, tuple)) or not all(isinstance(one, (str, os.PathLike)) for one in many):
                 raise ConfigError(f"{name} is {many!r:.200}: give a list of folders")
             put(self, name, tuple(os.path.realpath(os.fspath(one)) for one in many))
-        put(self, "variables", tuple(self.variables))
+        put(self, "variables", checked_variables(self.variables))
+        put(self, "environment", checked_environment(self.environment))
 
     @property
     def is_proxied(self) -> bool:
@@ -93,8 +111,8 @@ class WorkerBootstrap:
     def environment_in(self, workspace: str) -> RuntimeEnv:
         """Return what the tools of a leaf may touch."""
         return RuntimeEnv(
-            workspace,  # type: ignore[arg-type]
-            read_only_roots=self.read_only_roots,  # type: ignore[arg-type]
+            workspace,
+            read_only_roots=self.read_only_roots,
             variables=self.variables,
             environment=self.environment,
         )

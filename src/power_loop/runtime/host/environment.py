@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from power_loop.contracts.errors import ConfigError
 from power_loop.contracts.frozen import frozen
@@ -89,6 +89,20 @@ class RuntimeEnv:
     unsearched: tuple[str, ...] = DEFAULT_UNSEARCHED
     limits: EnvLimits = field(default_factory=EnvLimits)
 
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(
+            self,
+            workspace: str | os.PathLike[str],
+            read_only_roots: list[str] | list[Path] | tuple[str | os.PathLike[str], ...] = (),
+            home: str | os.PathLike[str] | None = None,
+            variables: list[str] | tuple[str, ...] = DEFAULT_VARIABLES,
+            environment: Mapping[str, str] = ...,
+            protected: list[str] | tuple[str, ...] = DEFAULT_PROTECTED,
+            unsearched: list[str] | tuple[str, ...] = DEFAULT_UNSEARCHED,
+            limits: EnvLimits = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         workspace = _folder("workspace", self.workspace)
         roots = tuple(_folder("read_only_roots", root) for root in _items("read_only_roots", self.read_only_roots))
@@ -101,8 +115,8 @@ class RuntimeEnv:
         put(self, "workspace", workspace)
         put(self, "read_only_roots", roots)
         put(self, "home", workspace if self.home is None else _folder("home", self.home))
-        put(self, "variables", tuple(_name("variables", name) for name in _items("variables", self.variables)))
-        put(self, "environment", _checked_environment(self.environment))
+        put(self, "variables", checked_variables(self.variables))
+        put(self, "environment", checked_environment(self.environment))
         for names in ("protected", "unsearched"):
             put(self, names, tuple(_pattern(names, one) for one in _items(names, getattr(self, names))))
         if not isinstance(self.limits, EnvLimits):
@@ -114,6 +128,23 @@ class RuntimeEnv:
         source = os.environ if own is None else own
         kept = {name: source[name] for name in self.variables if name in source}
         return {**kept, "HOME": str(self.home), **self.environment}
+
+
+def checked_variables(value: Any) -> tuple[str, ...]:
+    """Return the names of environment variables. Raises `config.invalid` for what is no list of them."""
+    return tuple(_name("variables", name) for name in _items("variables", value))
+
+
+def checked_environment(value: Any) -> dict[str, str]:
+    """Return environment variables with their values. Raises `config.invalid` for what cannot be one."""
+    if not isinstance(value, Mapping) or len(value) > _MAX_VARIABLES:
+        # The values may be secret.
+        raise ConfigError(f"environment is no mapping of at most {_MAX_VARIABLES} names to texts: give a dict")
+    for name, text in value.items():
+        _name("environment", name)
+        if not isinstance(text, str) or "\0" in text:
+            raise ConfigError(f"environment[{name!r:.200}] is no text without NUL: give a str")
+    return dict(value)
 
 
 def _items(field_name: str, value: Any) -> tuple[Any, ...]:
@@ -149,17 +180,6 @@ def _name(field_name: str, value: Any) -> str:
     if not isinstance(value, str) or not value or "=" in value or "\0" in value:
         raise ConfigError(f"{field_name} holds {value!r:.200}: give the exact names of environment variables")
     return value
-
-
-def _checked_environment(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping) or len(value) > _MAX_VARIABLES:
-        # The values may be secret.
-        raise ConfigError(f"environment is no mapping of at most {_MAX_VARIABLES} names to texts: give a dict")
-    for name, text in value.items():
-        _name("environment", name)
-        if not isinstance(text, str) or "\0" in text:
-            raise ConfigError(f"environment[{name!r:.200}] is no text without NUL: give a str")
-    return dict(value)
 
 
 def _pattern(field_name: str, value: Any) -> str:
