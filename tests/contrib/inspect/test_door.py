@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,9 +11,12 @@ import pytest
 
 from power_loop import StatefulAgentLoop
 from power_loop.contrib.inspect import Inspector, attach_inspector
+from power_loop.contrib.inspect.door import Door
+from power_loop.contrib.inspect.http_server import HOST, HttpServer, Request, Response
 from power_loop.errors import ConfigError
 
 from .conftest import Visit
+from .visitor import LIMIT_S
 
 READS = ("/api/about", "/api/overview", "/api/sessions", "/api/session", "/api/tree", "/api/message", "/api/prompt")
 WRITES = ("/api/fork", "/api/cancel", "/api/resume", "/api/signal")
@@ -124,6 +128,7 @@ async def test_what_is_no_request_is_refused(name: str, loop: StatefulAgentLoop,
     request, status = BAD[name]
     answer = await visitor.raw(request)
     assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:200]
+    assert b"Content-Security-Policy: default-src 'none'" in answer
     assert await visitor.read("sessions") == {"sessions": [], "next_cursor": None}
 
 
@@ -166,6 +171,51 @@ async def test_closing_ends_what_is_open(loop: StatefulAgentLoop, visit: Visit) 
         await _to_the_end(events)
     assert not loop.event_bus.is_listening
     assert loop.hooks.names("llm.before") == ()
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["a body", "a stream"])
+async def test_who_does_not_read_is_not_waited_for(is_stream: bool) -> None:
+    """A browser that was stopped, or a hostile program, takes in nothing of what it is sent."""
+    # More than the systems of both sides hold: most of it cannot be sent.
+    much = b"x" * 32_000_000
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield much
+
+    async def answer(request: Request) -> Response:
+        return Response(pieces=pieces()) if is_stream else Response(body=much)
+
+    server = HttpServer(answer)
+    await server.start(0)
+    with socket.socket() as deaf:
+        deaf.connect((HOST, server.port))
+        deaf.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        deaf.setblocking(False)
+        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(deaf, 1), LIMIT_S) == b"H"
+        await asyncio.wait_for(server.aclose(), LIMIT_S)
+
+
+async def test_who_says_nothing_keeps_nobody_out(loop: StatefulAgentLoop, visit: Visit) -> None:
+    visitor = await visit(loop)
+    silent = [await asyncio.open_connection(*visitor.host.split(":")) for _ in range(100)]
+    try:
+        for _, writer in silent:
+            writer.write(b"GET / HT")
+        assert (await visitor.read("sessions"))["sessions"] == []
+        # Those that waited the longest made room.
+        assert await asyncio.wait_for(silent[0][0].read(), LIMIT_S) == b""
+    finally:
+        for _, writer in silent:
+            writer.close()
+
+
+def test_on_the_port_that_browsers_leave_out_it_has_its_name_too() -> None:
+    door = Door()
+    for port, host in ((80, "127.0.0.1"), (80, "localhost"), (80, "127.0.0.1:80"), (8080, "127.0.0.1:8080")):
+        door.port = port
+        asked = Request("POST", "/", {}, {"host": host, "origin": f"http://{host}", "content-type": "application/json"})
+        door.check_name(asked)
+        door.check_origin(asked)
 
 
 async def _to_the_end(events: AsyncIterator[Any]) -> None:

@@ -22,6 +22,8 @@ SAFETY: Mapping[str, str] = {
     "X-Frame-Options": "DENY",
 }
 _TOKEN_BYTES = 32
+# Browsers leave it out.
+_USUAL_PORT = 80
 
 
 class Door:
@@ -69,8 +71,9 @@ class Door:
         # All ports of a machine share their cookies.
         return f"power_loop_inspect_{self.port}"
 
-    def _hosts(self) -> tuple[str, str]:
-        return f"{HOST}:{self.port}", f"localhost:{self.port}"
+    def _hosts(self) -> tuple[str, ...]:
+        hosts = (f"{HOST}:{self.port}", f"localhost:{self.port}")
+        return (*hosts, HOST, "localhost") if self.port == _USUAL_PORT else hosts
 
 
 def _is_same(one: str, other: str) -> bool:

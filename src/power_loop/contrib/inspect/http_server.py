@@ -7,7 +7,6 @@ takes the little that a browser sends to a page on loopback; everything else is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -68,10 +67,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 class HttpServer:
     """Serves one handler on a port of loopback, until `aclose()`."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, *, headers: Mapping[str, str] | None = None) -> None:
+        """Give `headers` with each answer, with a refusal too."""
         self._handler = handler
+        self._headers = dict(headers or {})
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
+        # Who has not said yet what is wanted, the oldest first.
+        self._silent: dict[asyncio.Task[None], None] = {}
         self.port = 0
 
     async def start(self, port: int) -> None:
@@ -95,22 +98,30 @@ class HttpServer:
         assert task is not None
         self._serving.add(task)
         try:
-            await self._serve(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, asyncio.TimeoutError):
+            await self._serve(reader, writer, task)
+            writer.close()
+            # What was written last is still on its way.
+            await asyncio.wait_for(writer.wait_closed(), _WRITE_LIMIT_S)
+        except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
             pass  # whoever asked is gone
         except asyncio.CancelledError:
             pass  # the server closes, and asyncio would log the cancellation of this callback
         finally:
+            # A closed transport waits for its reader for ever; who does not read is not waited for.
+            writer.transport.abort()
             self._serving.discard(task)
-            writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await writer.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]
+    ) -> None:
         try:
             if len(self._serving) > _MAX_CONNECTIONS:
-                raise RefusedRequest(503, "too many connections are open: close other pages of the inspector")
-            request = await asyncio.wait_for(_read(reader), _HEAD_LIMIT_S)
+                self._end_the_most_silent()
+            self._silent[task] = None
+            try:
+                request = await asyncio.wait_for(_read(reader), _HEAD_LIMIT_S)
+            finally:
+                del self._silent[task]
             response = await self._handler(request)
         except RefusedRequest as refused:
             response = Response(refused.status, f"{refused}\n".encode())
@@ -118,15 +129,27 @@ class HttpServer:
             _log.exception("inspector: a request failed")
             response = Response(500, b"it failed; the log of the process says how\n")
         length = {} if response.pieces is not None else {"Content-Length": str(len(response.body))}
-        head = {"Content-Type": response.type, "Connection": "close", **length, **response.headers}
+        kind = {"Content-Type": response.type, "Connection": "close"}
+        head = {**self._headers, **kind, **length, **response.headers}
         lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Other')}"]
         lines += [f"{name}: {value}" for name, value in head.items()]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
         if response.pieces is None:
             writer.write(response.body)
             await asyncio.wait_for(writer.drain(), _WRITE_LIMIT_S)
-        else:
+            return
+        try:
             await _pour(response.pieces, reader, writer)
+        except (OSError, asyncio.TimeoutError):
+            raise
+        except Exception:  # a stranger's store is behind the pieces
+            _log.exception("inspector: a stream failed")
+
+    def _end_the_most_silent(self) -> None:
+        """Make room: who connects and says nothing keeps nobody out. Raises RefusedRequest where all have spoken."""
+        if not self._silent:
+            raise RefusedRequest(503, "too many connections are open: close other pages of the inspector")
+        next(iter(self._silent)).cancel()
 
 
 async def _pour(pieces: AsyncIterator[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -140,7 +163,9 @@ async def _pour(pieces: AsyncIterator[bytes], reader: asyncio.StreamReader, writ
     # A browser says nothing more: the end of what it says is that it is gone.
     ends = [asyncio.create_task(write()), asyncio.create_task(reader.read(1))]
     try:
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            one.result()
     finally:
         for one in ends:
             one.cancel()

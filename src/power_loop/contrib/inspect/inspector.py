@@ -45,7 +45,7 @@ class Inspector:
         self._can_drive = can_write and can_drive
         self._is_attached = is_attached
         self._door = Door()
-        self._server = HttpServer(self._answer)
+        self._server = HttpServer(self._answer, headers=SAFETY)
         self._requests = Requests()
         self._ears: Ears | None = None
         self._hook: Any = None
@@ -108,15 +108,12 @@ class Inspector:
 
     async def _answer(self, request: Request) -> Response:
         try:
-            response = await self._routed(request)
+            return await self._routed(request)
         except RefusedRequest as refused:
-            response = _value({"error": str(refused), "code": None}, status=refused.status)
+            return _value({"error": str(refused), "code": None}, status=refused.status)
         except PowerLoopError as error:
             status = 500 if isinstance(error, StoreError) else 409 if request.method == "POST" else 404
-            response = _value({"error": error.message, "code": error.code}, status=status)
-        return Response(
-            response.status, response.body, response.type, {**SAFETY, **response.headers}, pieces=response.pieces
-        )
+            return _value({"error": error.message, "code": error.code}, status=status)
 
     async def _routed(self, request: Request) -> Response:
         self._door.check_name(request)
