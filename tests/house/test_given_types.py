@@ -60,7 +60,7 @@ def default_of(value: ast.expr | None) -> str | None:
 
 def parameters_of(method: ast.FunctionDef) -> list[Parameter]:
     given = method.args
-    assert not (given.kwonlyargs or given.posonlyargs or given.vararg or given.kwarg)
+    assert [*given.kwonlyargs, *given.posonlyargs, given.vararg, given.kwarg] == [None, None]
     names = given.args[1:]
     defaults = [None] * (len(names) - len(given.defaults)) + [ast.unparse(one) for one in given.defaults]
     return [
