@@ -116,6 +116,31 @@ async def test_a_cancellation_stands_while_what_undoes_asks_a_person(make_loop: 
     assert {one.path: one.state for one in run.steps} == {"one": "completed", "slow": "cancelled", "sure": "completed"}
 
 
+async def test_what_a_run_of_too_many_steps_undoes_goes_on_where_its_process_died(
+    make_loop: MakeLoop, dsn: str
+) -> None:
+    undo = Gate()
+    loop = make_loop(llm=Answers(slow=Gate().then("Never."), undo=undo.then("Never.")))
+    steps = [agent("a"), agent("b", compensate=agent("undo")), agent("c"), agent("d")]
+    both = [agent("slow"), {"type": "sequence", "id": "s", "steps": steps}]
+    spec = flow({"type": "parallel", "id": "p", "steps": both}, undo_on_cancel=True)
+    workflow = create_workflow(spec, parent_loop=loop, max_steps=4)
+    running = asyncio.create_task(workflow.run())
+    await undo.someone()
+    change(dsn, "UPDATE pl_sessions SET owner = ? WHERE owner IS NOT NULL", dead_owner())
+    back = elsewhere(make_loop, dsn, llm=Answers(undo="Undone."))
+    drive_runs(back)
+    await within_limit(back.recover())
+    run = await get_run(back, workflow.run_id)
+    assert (run.status, (run.error or {})["code"]) == (RunStatus.FAILED, "workflow.too_many_steps")
+    assert {one.path: one.state for one in run.steps} == {
+        "a": "completed", "b": "completed", "c": "completed",
+        "slow": "cancelled", "undo": "completed",
+    }
+    undo.open()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_run_has_no_more_steps_than_it_may(make_loop: MakeLoop) -> None:
     loop = make_loop(llm=Answers(loop="again"))
     body, until = agent("a"), {"ref": "a", "op": "eq", "value": "enough"}

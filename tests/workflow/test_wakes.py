@@ -86,6 +86,25 @@ async def test_a_signal_that_comes_too_late_ends_a_wait_that_nobody_drove(
     assert [one.position for one in ears.of(TimerFired)] == [0]
 
 
+async def test_what_is_said_while_the_process_sets_its_alarm_drives_the_run_on(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(llm=Answers())
+    ears = Ears(loop)
+    store: Any = await loop.get_store()
+    look, said = store.list_timers, list[Any]()
+
+    async def while_it_looks(run_id: str, **more: Any) -> Any:
+        if not said:
+            said.append(await signal_run(loop, run_id, "chosen", "tea"))
+        return await look(run_id, **more)
+
+    monkeypatch.setattr(store, "list_timers", while_it_looks)
+    run_id = await create_workflow(flow({**ANSWERED, "timeout_s": _HOUR_S}), parent_loop=loop).start()
+    await within_limit(until(lambda: len(ears.of(WorkflowRunFinished)) == 2))
+    assert (await get_run(loop, run_id)).output == "tea"
+
+
 async def test_a_signal_in_time_takes_the_alarm_away(make_loop: MakeLoop, clock: FrozenClock) -> None:
     run_id = await rested(make_loop(llm=Answers(), clock=clock), flow({**ANSWERED, "timeout_s": _HOUR_S}))
     back = make_loop(llm=Answers(), clock=clock)
@@ -276,3 +295,31 @@ async def test_an_end_that_its_process_did_not_bring_is_brought_by_whoever_is_th
     else:
         await within_limit(back.recover())
     assert len(await back.get_messages(sid)) == 2
+
+
+@pytest.mark.promise("workflow-detached")
+async def test_one_look_brings_all_ends(make_loop: MakeLoop, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = make_loop(llm=Answers())
+    monkeypatch.setattr(StatefulAgentLoop, "deliver_soon", lambda loop, timer_id: None)
+    sid = await loop.new_session(system_prompt="Boss.")
+    spec = flow({"type": "wait", "id": "now", "delay_s": 0})
+    for _ in range(20):
+        await create_workflow(spec, parent_loop=loop, parent_session_id=sid).start()
+    await within_limit(loop.aclose())
+    back = elsewhere(make_loop, dsn, llm=Answers())
+    await within_limit(back.recover())
+    timers = (await back.list_timers(sid, include_ended=True)).items
+    assert [one.state for one in timers] == [TimerState.DONE] * 20
+
+
+async def test_a_later_run_of_the_same_name_tells_of_its_end_too(make_loop: MakeLoop) -> None:
+    first = make_loop(llm=Answers())
+    sid = await first.new_session(system_prompt="Boss.")
+    for nth in range(2):
+        loop = make_loop(llm=Answers())
+        workflow = create_workflow(flow(agent("one")), parent_loop=loop, parent_session_id=sid, run_id="run_daily")
+        await workflow.start()
+        await within_limit(loop.aclose())
+        timers = (await first.list_timers(sid, include_ended=True)).items
+        assert [one.state for one in timers] == [TimerState.DONE] * (nth + 1)
+        await (await first.get_store()).delete_session("run_daily")

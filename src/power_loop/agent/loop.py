@@ -878,17 +878,24 @@ class StatefulAgentLoop:
         store = self._store or await self.get_store()
         kit, owners = self._kit(store), await store.list_timer_owners(within_s=CLAIM_TTL_S)
         dead = await asyncio.to_thread(lambda: [one for one in owners if kit.is_owner_dead(one)]) if owners else []
-        claims = await store.claim_timers(
-            kit.desk.owner,
-            ttl_s=CLAIM_TTL_S,
-            limit=_MAX_DELIVERIES,
-            timer_ids=timer_ids,
-            dead_owners=dead,
-            made_by=TimerMaker.WORKFLOW if timer_ids is None else None,
-        )
-        firing = Firing(self.hooks, self.event_bus)
-        delivered = await asyncio.gather(*[firing.fire(store, claim) for claim in claims])
-        return tuple([one.timer.session_id for one in delivered if one is not None and wakes(one)])
+        firing, seen, woken = Firing(self.hooks, self.event_bus), set[str](), list[str]()
+        while True:
+            claims = await store.claim_timers(
+                kit.desk.owner,
+                ttl_s=CLAIM_TTL_S,
+                limit=_MAX_DELIVERIES,
+                timer_ids=timer_ids,
+                dead_owners=dead,
+                made_by=TimerMaker.WORKFLOW if timer_ids is None else None,
+            )
+            delivered = await asyncio.gather(*[firing.fire(store, claim) for claim in claims])
+            woken += [one.timer.session_id for one in delivered if one is not None and wakes(one)]
+            # What a hook has put back for no time at all is left to the next look.
+            claimed = {claim.timer.id for claim in claims}
+            if len(claims) < _MAX_DELIVERIES or claimed & seen:
+                return tuple(woken)
+            seen |= claimed
+            dead = []
 
     def deliver_soon(self, timer_id: str) -> None:
         """Deliver a timer in the background if it is due, and have driven what it woke; whoever else delivers timers

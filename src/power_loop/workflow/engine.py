@@ -47,7 +47,7 @@ from power_loop.contracts.workflow_runs import RunEnd, RunWrite
 from power_loop.core.stray import said
 from power_loop.core.turn.chain import start
 from power_loop.core.turn.outcome import result_of
-from power_loop.core.turn.scope import StopCause, TurnScope, TurnStopped
+from power_loop.core.turn.scope import StopCause, TurnStopped
 from power_loop.core.turn.turn import Turn
 from power_loop.workflow.actions import (
     Action,
@@ -223,6 +223,24 @@ class Engine:
                 await self._end_leaf(record)
         return await self._end(Finish(RunStatus.FAILED, error=error))
 
+    def cancel_again(self, cancellation: Mapping[str, Any]) -> None:
+        """Let the run be cancelled on that was being cancelled when another engine ended."""
+        if cancellation.get("code") == TOO_MANY_STEPS:
+            self._too_much = StepError.from_json(cancellation)
+            self._journal.cancel()
+            return
+        cause = StopCause(cancellation.get("cause", StopCause.CANCELLED.value))
+        self._turn.scope.stop(cause, str(cancellation.get("message") or ""))
+
+    def _cancellation(self) -> dict[str, Any] | None:
+        """Return why the run is being cancelled, as its row has it until it has ended; None if it is not."""
+        scope = self._turn.scope
+        if self._too_much is not None:
+            return {**self._too_much.to_json(), "path": None}
+        if scope.cause is None:
+            return None
+        return {"code": "workflow.cancelled", "message": scope.reason, "path": None, "cause": scope.cause.value}
+
     async def _drive(self) -> StatefulResult:
         turn = self._turn
         while True:
@@ -235,8 +253,9 @@ class Engine:
                 )
             if turn.scope.cause is not None and not self._journal.is_cancelled:
                 self._journal.cancel()
-                # Whoever goes on with it while it undoes what it did knows that it does.
-                self._unwritten.cancels = cancellation_of(turn.scope)
+                # Whoever goes on with it while it undoes what it did, or stops what runs, knows that it does.
+                self._unwritten.cancels = self._cancellation()
+                await self._write()
             self._collect()
             await self._end_overdue()
             rest = await self._decide()
@@ -311,7 +330,7 @@ class Engine:
                     has_settled = await self._stop(action.path, now_ms) or has_settled
                 else:
                     rest = action
-            if starts:
+            if starts or self._unwritten.cancels is not None:
                 await self._write()
                 for one in starts:
                     self._begin(one)
@@ -333,6 +352,7 @@ class Engine:
             message = f"step {action.path!r} would be one more than the {self._max_steps:,} that a run may have"
             self._too_much = StepError(TOO_MANY_STEPS, message)
             self._journal.cancel()
+            self._unwritten.cancels = self._cancellation()
         return True
 
     def _note_start(self, action: StartAgent | StartTool, now_ms: int) -> None:
@@ -654,8 +674,8 @@ class Engine:
         if finish.error is not None:
             reason = f"{finish.error.code}: {finish.error.message}"
             error = {**finish.error.to_json(), "path": finish.error_path, "not_undone": list(finish.not_undone)}
-        elif not is_final and turn.scope.cause is not None:
-            error = cancellation_of(turn.scope)
+        elif not is_final:
+            error = self._cancellation()
         elif status is RunStatus.CANCELLED:
             reason = turn.scope.reason
             error = {"code": "workflow.cancelled", "message": reason, "path": None}
@@ -719,7 +739,8 @@ class Engine:
             :_MAX_REPORT_CHARS
         ]
         return NewTimer(
-            timer_id_of(run_id, "end"),
+            # Not that of an earlier run of this id, which is gone.
+            timer_id_of(run_id, "end", str(self._made_at_ms)),
             self._parent_id,
             user_message(clean_text(text)),
             "",
@@ -740,17 +761,6 @@ class Engine:
             await turn.end_send(turn.end_as(SendStatus.FAILED, f"{code}: {error}"[:_MAX_REPORT_CHARS]))
             turn.is_at_rest, turn.rest_status = True, SendStatus.FAILED
         turn.announce(SendFailed(code, str(error)))
-
-
-def cancellation_of(scope: TurnScope) -> dict[str, Any]:
-    """Return why a run is being cancelled, as its row has it until it has ended."""
-    assert scope.cause is not None
-    return {"code": "workflow.cancelled", "message": scope.reason, "path": None, "cause": scope.cause.value}
-
-
-def cancel_again(scope: TurnScope, cancellation: Mapping[str, Any]) -> None:
-    """Let a run be cancelled on that was being cancelled when its engine ended."""
-    scope.stop(StopCause(cancellation.get("cause", StopCause.CANCELLED.value)), str(cancellation.get("message") or ""))
 
 
 def _waiting(action: StartWait, known: StepRecord | None, now_ms: int) -> StepRecord:

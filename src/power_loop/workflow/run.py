@@ -56,7 +56,7 @@ from power_loop.core.turn.turn import Turn
 from power_loop.workflow.actions import RunStatus
 from power_loop.workflow.bounds import MAX_CONCURRENCY, MAX_RUN_STEPS
 from power_loop.workflow.decide import outputs_of
-from power_loop.workflow.engine import FOR_GOOD, SEND_OF, Engine, RunTurn, cancel_again
+from power_loop.workflow.engine import FOR_GOOD, SEND_OF, Engine, RunTurn
 from power_loop.workflow.executors import InProcessExecutor, LeafExecutor, leaf_key
 from power_loop.workflow.journal_rows import journal_of
 from power_loop.workflow.migrate import Fate, StepPlan, plan_migration
@@ -467,9 +467,7 @@ class Driver:
             return known
         in_flight = contextlib.ExitStack()
         in_flight.enter_context(self._here.work())
-        alarm = self._alarms.pop(run_id, None)
-        if alarm is not None:
-            alarm.cancel()
+        self._silence(run_id)
         # In a context of its own: it is nothing that a turn waits for which happens to start it.
         self._taken[run_id] = asyncio.Event()
         task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._in_background(run_id))
@@ -493,9 +491,12 @@ class Driver:
         try:
             while True:
                 self._again.discard(run_id)
+                self._silence(run_id)
                 scope = TurnScope(is_background=True)
                 try:
                     result = await join(self.drive(run_id, scope, on_taken=on_taken), scope)
+                    if result.status is SendStatus.WAITING_FOR_INPUT:
+                        await self._set_alarm(run_id)
                 except StoreError as error:
                     if isinstance(error, FOR_GOOD):
                         raise
@@ -503,9 +504,8 @@ class Driver:
                     await self._pause(pause_s)
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                     continue
+                # Behind the last wait: nothing is said between this look and the end of the task.
                 if run_id not in self._again:
-                    if result.status is SendStatus.WAITING_FOR_INPUT:
-                        await self._set_alarm(run_id)
                     return
         except PowerLoopError as error:
             # Its events told of it; resume_run() goes on with it, and recover() where its process ended.
@@ -532,6 +532,11 @@ class Driver:
                 in_s = max(timer.due_at_ms - loop.clock.now_ms(), 0) / 1000
                 ring = partial(_ring, weakref.ref(self), run_id)
                 self._alarms[run_id] = asyncio.get_running_loop().call_later(in_s, ring)
+
+    def _silence(self, run_id: str) -> None:
+        alarm = self._alarms.pop(run_id, None)
+        if alarm is not None:
+            alarm.cancel()
 
     @property
     def _here(self) -> StatefulAgentLoop:
@@ -730,7 +735,7 @@ async def _go_on(
         deliver=loop.deliver_soon,
     )
     if run.error is not None:
-        cancel_again(turn.scope, run.error)
+        engine.cancel_again(run.error)
     if recovers and sent is not None and sent.attempts > seat.kit.max_recoveries:
         return await engine.give_up(sent.attempts)
     return await engine.run(is_resume=sent is not None)
