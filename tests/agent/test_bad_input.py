@@ -127,6 +127,7 @@ async def test_a_session_id_of_no_kind_is_unknown(make_loop: MakeLoop, session_i
         with pytest.raises(PowerLoopError) as caught:
             await door
         assert caught.value.code == "session.not_found"
+        assert isinstance(session_id, str) or "`await loop.new_session()`" in caught.value.message
 
 
 ODD_VALUES: list[Any] = [5, b"x", [], [1], {}, {"a": object()}, object(), 1.5, True, lambda: 1]

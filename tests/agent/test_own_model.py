@@ -10,6 +10,7 @@ import pytest
 from power_loop import HookPoint, LLMResponse, Message, Usage
 from power_loop.errors import ConfigError, LLMProtocolError
 from power_loop.hooks import Rewrite, Skip
+from power_loop.llm import ModelInfo
 from power_loop.messages import Role
 from power_loop.testing import ScriptedLLM
 
@@ -55,7 +56,22 @@ async def test_a_reply_that_is_none_is_a_coded_error_and_the_session_goes_on(mak
     assert (await loop.send("b", session_id=sid)).usage.total_tokens > 0
 
 
-@pytest.mark.parametrize("llm", [None, object(), "gpt", {"info": 1}, ScriptedLLM])
+class Unmade:
+    """Is a model whose class would pass for it, by its `info`."""
+
+    info = ModelInfo(provider="mine", model="unmade")
+
+    async def generate(self, request: Any, emit: Any) -> LLMResponse:
+        return FINE
+
+
+class Mute:
+    """Has no `generate`."""
+
+    info = ModelInfo(provider="mine", model="mute")
+
+
+@pytest.mark.parametrize("llm", [None, object(), "gpt", {"info": 1}, ScriptedLLM, Unmade, Mute()])
 def test_what_is_no_model_is_refused_at_once(make_loop: MakeLoop, llm: Any) -> None:
     with pytest.raises(ConfigError, match="give an LLMService") as caught:
         make_loop(llm=llm)

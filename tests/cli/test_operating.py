@@ -180,5 +180,6 @@ def test_the_file_is_looked_after(folder: Path) -> None:
 def test_a_mistyped_database_is_not_made(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     found = run(*arguments, "--dsn", "typo.db", folder=tmp_path)
     assert found.returncode == 1
-    assert "lacks the database" in found.stderr
+    assert "there is no such database file" in found.stderr
+    assert "`power-loop ddl --missing`" in found.stderr
     assert list(tmp_path.iterdir()) == []

@@ -168,5 +168,14 @@ class LoopConfig:
         )
 
 
+def is_llm_service(llm: Any) -> bool:
+    """Return whether something can be asked as a model: an object, and not the class of one."""
+    return (
+        not isinstance(llm, type)
+        and isinstance(getattr(llm, "info", None), ModelInfo)
+        and callable(getattr(llm, "generate", None))
+    )
+
+
 def _is_model(name: Any, llm: Any) -> bool:
-    return isinstance(name, str) and bool(name) and isinstance(getattr(llm, "info", None), ModelInfo)
+    return isinstance(name, str) and bool(name) and is_llm_service(llm)

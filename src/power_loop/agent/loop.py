@@ -29,7 +29,7 @@ from power_loop.agent.asked import (
     scope_of,
     session_state_of,
 )
-from power_loop.agent.config import LoopConfig
+from power_loop.agent.config import LoopConfig, is_llm_service
 from power_loop.agent.firing import CLAIM_TTL_S, Firing, wakes
 from power_loop.agent.in_flight import InFlight
 from power_loop.agent.inbox import InboxDriver
@@ -67,7 +67,7 @@ from power_loop.contracts.events import HookFailed, SessionClosed, SessionCreate
 from power_loop.contracts.explanation import CallExplanation
 from power_loop.contracts.hooks import HookPoint, SessionEndContext, SessionStartContext
 from power_loop.contracts.limits import SendLimits
-from power_loop.contracts.llm import LLMService, ModelInfo, OutputSchema
+from power_loop.contracts.llm import LLMService, OutputSchema
 from power_loop.contracts.messages import ContentPart, Role, UserInput, content_of
 from power_loop.contracts.numbers import is_whole
 from power_loop.contracts.ports import SessionStore
@@ -160,8 +160,10 @@ class StatefulAgentLoop:
     ) -> None:
         if dsn is not None and store is not None:
             raise ConfigError("both dsn and store are given: give one of them")
-        if not is_a(getattr(llm, "info", None), ModelInfo):
-            raise ConfigError(f"llm is {llm!r:.200}: give an LLMService, whose info is a ModelInfo")
+        if not is_llm_service(llm):
+            raise ConfigError(
+                f"llm is {llm!r:.200}: give an LLMService, an object with `info`, a ModelInfo, and `async def generate`"
+            )
         for name, value, kind in (
             ("config", config, LoopConfig),
             ("hooks", hooks, Hooks),

@@ -13,7 +13,7 @@ from power_loop import CancellationToken, PowerLoopError, SendStatus, StatefulAg
 from power_loop.cli.agents import add_agent_options, agent_of
 from power_loop.cli.asking import ask_about
 from power_loop.cli.keyboard import Keyboard
-from power_loop.cli.output import EXIT_FAILED, EXIT_OK, add_json_option, complain, paint, say, say_json
+from power_loop.cli.output import EXIT_FAILED, EXIT_OK, add_json_option, complain, complain_of, paint, say, say_json
 from power_loop.cli.printable import printable
 from power_loop.cli.store_options import add_store_options
 from power_loop.cli.transcript import lines_of, money, pending_line, tokens
@@ -181,7 +181,7 @@ class _Chat:
             except PowerLoopError as error:
                 self._has_failed = True
                 self._view.note("")
-                complain(error.message, code=error.code)
+                complain_of(error)
 
     async def _input(self) -> str | None:
         """Return the next input, whose lines but the last end with a backslash; None at the end."""

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from power_loop import PowerLoopError, SchemaPolicy, open_store
-from power_loop.cli.output import EXIT_OK, add_json_option, complain, paint, say, say_json
+from power_loop.cli.output import EXIT_OK, add_json_option, complain_of, paint, say, say_json
 from power_loop.cli.printable import plain, printable
 from power_loop.cli.store_options import add_store_options, dsn_of
 from power_loop.records import Finding, FindingKind
@@ -51,7 +51,7 @@ async def _run(given: argparse.Namespace) -> int:
         finally:
             await store.aclose()
     except PowerLoopError as error:
-        complain(error.message, code=error.code)
+        complain_of(error)
         return EXIT_ERROR
 
 

@@ -33,7 +33,7 @@ from power_loop.cli import (
     work,
     workflow,
 )
-from power_loop.cli.output import EXIT_FAILED, EXIT_OK, complain
+from power_loop.cli.output import EXIT_FAILED, EXIT_OK, complain, complain_of
 
 #: The subcommands, as `power-loop --help` lists them. Each has `add_parser(subparsers)`, which sets `run`: a function
 #: of the parsed arguments, async or not, that returns the exit status. Help and completion are made of this table.
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = asyncio.run(outcome) if asyncio.iscoroutine(outcome) else outcome
         sys.stdout.flush()
     except PowerLoopError as error:
-        complain(error.message, code=error.code)
+        complain_of(error)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED

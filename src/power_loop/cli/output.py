@@ -11,7 +11,9 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TextIO
 
+from power_loop import PowerLoopError
 from power_loop.cli.printable import plain, printable
+from power_loop.errors import StoreSchemaError
 
 EXIT_OK = 0
 #: It failed, or it found something.
@@ -45,6 +47,14 @@ def complain(text: str, *, code: str | None = None) -> None:
     mark = paint("error:", "red", sys.stderr)
     tail = "" if code is None else paint(f" [{code}]", "dim", sys.stderr)
     sys.stderr.write(f"power-loop: {mark} {text}{tail}\n")
+
+
+def complain_of(error: PowerLoopError) -> None:
+    """Write to standard error what failed; of tables that are missing, by which commands they come."""
+    advice = ""
+    if isinstance(error, StoreSchemaError):
+        advice = " (`power-loop ddl --missing` prints them, `power-loop migrate --create` runs them)"
+    complain(error.message + advice, code=error.code)
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from power_loop import PowerLoopError
 from power_loop.cli.agents import add_app_option, application_loop, looking_loop
-from power_loop.cli.output import EXIT_OK, add_json_option, complain, paint, say, say_json
+from power_loop.cli.output import EXIT_OK, add_json_option, complain_of, paint, say, say_json
 from power_loop.cli.store_options import add_store_options
 from power_loop.records import Found, Recovered
 
@@ -45,7 +45,7 @@ async def _run(given: argparse.Namespace) -> int:
     try:
         loop = looking_loop(given) if given.app is None else await application_loop(given)
     except PowerLoopError as error:
-        complain(error.message, code=error.code)
+        complain_of(error)
         return EXIT_ERROR
     drives = given.app is not None and not given.dry_run
     options = {"limit": given.limit, "older_than_s": given.older_than}
@@ -61,7 +61,7 @@ async def _run(given: argparse.Namespace) -> int:
             tell(report, is_json=given.json)
             left += not report.was_driven or report.error is not None
     except PowerLoopError as error:
-        complain(error.message, code=error.code)
+        complain_of(error)
         return EXIT_ERROR
     finally:
         await loop.aclose()

@@ -10,7 +10,7 @@ from typing import Any
 
 from power_loop import PowerLoopError, TimerRunner, Worker
 from power_loop.cli.agents import add_app_option, application_loop
-from power_loop.cli.output import EXIT_OK, add_json_option, complain
+from power_loop.cli.output import EXIT_OK, add_json_option, complain_of
 from power_loop.cli.recover import EXIT_ERROR, tell
 from power_loop.cli.store_options import add_store_options
 from power_loop.records import Recovered
@@ -65,7 +65,7 @@ async def _run(given: argparse.Namespace) -> int:
             async with runner:
                 await worker.run(until_idle=given.until_idle)
     except PowerLoopError as error:
-        complain(error.message, code=error.code)
+        complain_of(error)
         return EXIT_ERROR
     return EXIT_OK
 

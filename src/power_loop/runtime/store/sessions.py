@@ -505,9 +505,12 @@ class Sessions:
 
 def not_found(session_id: str) -> SessionNotFoundError:
     """Return the error for a session that is not there."""
+    given: Any = session_id
+    advice = "new_session() makes one, list_sessions() shows them"
+    if not isinstance(given, str):
+        advice = "an id is text, as `await loop.new_session()` gives it"
     return SessionNotFoundError(
-        f"session {session_id!r} does not exist in this store: new_session() makes one, list_sessions() shows them",
-        session_id=session_id,
+        f"session {session_id!r:.200} does not exist in this store: {advice}", session_id=session_id
     )
 
 

@@ -40,7 +40,11 @@ async def provision(database: Database, render: Renderer, policy: SchemaPolicy) 
     what is missing. Many processes may do this at the same time: one of them works, the others wait.
     """
     if not await database.open(create=policy is SchemaPolicy.AUTO_CREATE):
-        raise _lacking(["the database"], complete_ddl(render.dialect, render.prefix))
+        raise StoreSchemaError(
+            "there is no such database file, and none is made with SchemaPolicy.VERIFY: see whether the name is right;"
+            " SchemaPolicy.AUTO_CREATE makes it, or run the statements in this error's `ddl` in a new one",
+            ddl=complete_ddl(render.dialect, render.prefix),
+        )
     found = await _find(database, render)
     is_stale = False
     if policy is SchemaPolicy.AUTO_CREATE:
