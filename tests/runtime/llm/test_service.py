@@ -355,7 +355,7 @@ def test_a_service_says_what_its_model_is() -> None:
 def test_a_missing_sdk_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch, provider: Any) -> None:
     monkeypatch.setattr(service_module, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=rf"power-loop\[{provider}\]") as caught:
-        carrier_of(LLMProviderConfig(provider=provider, model="m", carrier="sdk"))
+        create_llm_service_from_config(LLMProviderConfig(provider=provider, model="m", carrier="sdk", api_key="k"))
     assert caught.value.extra == provider
     assert isinstance(caught.value, ConfigError)
 

@@ -55,7 +55,7 @@ class ProviderLLMService:
 
     It may be used from several event loops. Connections are shared with every other service of the same endpoint in
     the same loop, and close with the last of them; `aclose()` gives up this service's share, and a later call takes
-    one again.
+    one again. Raises `config.missing_extra` when it is made for a carrier whose package is not installed.
     """
 
     def __init__(self, config: LLMProviderConfig) -> None:
@@ -65,6 +65,7 @@ class ProviderLLMService:
         self._culprit = Culprit(config.provider, config.model, config.api_key)
         self._wire: _Wire = OpenAIWire(config) if config.provider == "openai" else AnthropicWire(config)
         self._reader = OpenAIReader if config.provider == "openai" else AnthropicReader
+        self._carrier = carrier_of(config)
         self._lease: Lease | None = None
         # What this endpoint was found to refuse is not sent to it again.
         self._has_usage_option = True
@@ -84,7 +85,7 @@ class ProviderLLMService:
         return self._info
 
     async def generate(self, request: LLMRequest, emit: Emit) -> LLMResponse:
-        """Make one attempt at one reply. Raises `llm.*` errors, `input.invalid`, `config.missing_extra`.
+        """Make one attempt at one reply. Raises `llm.*` errors, `input.invalid`.
 
         Two refusals of an endpoint are answered at once with one more request within the same attempt, because the same
         one would fail for ever: an endpoint that does not know the option that asks for usage is asked without it, and
@@ -114,7 +115,7 @@ class ProviderLLMService:
     async def _attempt(self, request: LLMRequest, emit: Emit, has_reasoning: bool) -> LLMResponse:
         body = self._body(request, has_reasoning)
         if self._lease is None:
-            self._lease = Lease(self, carrier_of(self._config), endpoint_of(self._config))
+            self._lease = Lease(self, self._carrier, endpoint_of(self._config))
         connections = await self._lease.connections()
         reader: _Reader = self._reader(Assembly(emit, body))
         request_id: str | None = None
@@ -200,7 +201,8 @@ class ProviderLLMService:
 
 
 def create_llm_service_from_config(config: LLMProviderConfig) -> ProviderLLMService:
-    """Return the model that a config describes. Raises `config.invalid` for anything else."""
+    """Return the model that a config describes. Raises `config.invalid` for anything else, `config.missing_extra` for a
+    carrier whose package is not installed."""
     given: Any = config
     if not isinstance(given, LLMProviderConfig):
         raise ConfigError(f"config is of type {type(given).__name__}: give an LLMProviderConfig")
@@ -210,7 +212,8 @@ def create_llm_service_from_config(config: LLMProviderConfig) -> ProviderLLMServ
 def create_llm_service_from_env(environ: Mapping[str, str] | None = None) -> ProviderLLMService:
     """Return the model that the environment describes: `POWER_LOOP_MODEL` and more, see `config_from_env`.
 
-    `environ` stands for `os.environ`. Raises `config.invalid`, naming the variable.
+    `environ` stands for `os.environ`. Raises `config.invalid`, naming the variable, and `config.missing_extra` for a
+    carrier whose package is not installed.
     """
     return ProviderLLMService(config_from_env(environ))
 
