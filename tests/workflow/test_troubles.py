@@ -134,8 +134,11 @@ async def test_what_a_run_of_too_many_steps_undoes_goes_on_where_its_process_die
     run = await get_run(back, workflow.run_id)
     assert (run.status, (run.error or {})["code"]) == (RunStatus.FAILED, "workflow.too_many_steps")
     assert {one.path: one.state for one in run.steps} == {
-        "a": "completed", "b": "completed", "c": "completed",
-        "slow": "cancelled", "undo": "completed",
+        "a": "completed",
+        "b": "completed",
+        "c": "completed",
+        "slow": "cancelled",
+        "undo": "completed",
     }
     undo.open()
     await asyncio.gather(running, return_exceptions=True)
