@@ -389,13 +389,44 @@ async def test_everything_has_a_name_and_the_keyboard_reaches_it_in_order(
         await expect(page.get_by_role("heading", level=1 + 1)).to_have_text(re.compile("."))
 
 
+async def test_a_picture_stays_in_its_frame(world: dict[str, str], open_page: Open) -> None:
+    async with make_waiting(world["dsn"]) as loop, open_page(loop, width=1180) as site:
+        await site.go(world["run"], "workflow")
+        await site.page.get_by_role("group", name="The workflow tea guide").wait_for()
+        assert await site.js("main.scrollWidth <= main.clientWidth") is True
+        frame, drawn = [await site.page.locator(name).bounding_box() for name in (".picture", ".picture svg")]
+        assert drawn["x"] + drawn["width"] <= frame["x"] + frame["width"]
+
+
+async def test_a_prompt_of_many_messages_shows_its_end(loop: StatefulAgentLoop, open_page: Open) -> None:
+    await loop.new_session(session_id="s")
+    for _ in range(110):
+        await loop.send("And?", session_id="s")
+    async with open_page(loop) as site:
+        await site.go("s", "prompt")
+        part = site.page.get_by_role("region", name="messages 1-219")
+        await expect(part.locator(".item")).to_have_count(200)
+        await expect(part.locator(".item.new")).to_have_count(2)
+        await expect(part).to_contain_text("19 earlier messages")
+        # A view that there is not is the timeline, whatever it is called.
+        await site.go("s", "constructor")
+        await expect(site.page.locator(".item.assistant").last).to_contain_text("Yes.")
+
+
 async def test_it_fits_a_small_window_and_finds_sessions(world: dict[str, str], open_page: Open) -> None:
     async with make_waiting(world["dsn"]) as loop, open_page(loop, width=400, dark=True) as site:
         page = site.page
-        for session_id, view in (("shop", "timeline"), ("party", "cost")):
+        for session_id, view in (
+            ("shop", "timeline"),
+            ("party", "cost"),
+            ("party", "tree"),
+            (world["run"], "workflow"),
+        ):
             await site.go(session_id, view)
             await expect(page.locator("#main h3").first).to_be_visible()
             assert await site.js("document.documentElement.scrollWidth <= innerWidth") is True
+            # A picture that is wider is scrolled inside of its frame.
+            assert await site.js("main.scrollWidth <= main.clientWidth") is True
         sessions = page.get_by_role("navigation", name="Sessions").get_by_role("listitem")
         await page.get_by_role("searchbox", name="Filter the sessions").fill("ada")
         await expect(sessions).to_have_count(1)

@@ -21,7 +21,7 @@ _SIGN_OF_LIFE_S = 15.0
 _MOMENT_S = 0.03
 # Who reads slower than a model speaks loses the oldest pieces; the rows have the whole.
 _MAX_WAITING = 2_000
-_MAX_EVENT_CHARS = 2_000
+_MAX_EVENT_CHARS, _MAX_TEXT_CHARS = 20_000, 2_000
 
 
 class Ears:
@@ -64,7 +64,8 @@ class Ears:
         value = None
         for page in self._pages:
             if page.session_id in event.agent_path:
-                value = value or bounded(event_value(event), max_chars=_MAX_EVENT_CHARS)
+                if value is None:
+                    value = bounded(event_value(event), max_chars=_MAX_TEXT_CHARS, max_all_chars=_MAX_EVENT_CHARS)
                 page.put("told", value)
             if event.payload.is_durable:
                 page.look_again()

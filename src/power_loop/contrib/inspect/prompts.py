@@ -18,6 +18,8 @@ Value = dict[str, Any]
 MAX_REQUESTS = 50
 # The whole log of a session that is longer is not read for one prompt.
 _MAX_LOG = 5_000
+# The last of a part's messages are shown: what is new stands at its end.
+_MAX_SHOWN = 200
 
 
 class Requests:
@@ -103,9 +105,10 @@ def _part_value(part: RecordedPart, others: set[object], *, is_first: bool) -> V
     """Return a part as JSON; `is_new` says of it, or of each of its messages, that `others` have nothing like it."""
     segment = part.segment
     is_new = not is_first and any(key not in others for key in _keys(part))
+    left_out = max(len(part.seqs) - _MAX_SHOWN, 0)
     messages = [
         {**json_value(message), "seq": seq, "is_new": not is_first and _key(segment, seq) not in others}
-        for seq, message in zip(part.seqs, part.messages, strict=True)
+        for seq, message in zip(part.seqs[left_out:], part.messages[left_out:], strict=True)
     ]
     return {
         "segment": json_value(segment),
@@ -115,6 +118,7 @@ def _part_value(part: RecordedPart, others: set[object], *, is_first: bool) -> V
         "text": part.text,
         "tools": [json_value({"name": one.name, "description": one.description}) for one in part.tools],
         "messages": messages,
+        "left_out": left_out,
     }
 
 

@@ -226,9 +226,9 @@ def _agent_of(loop: StatefulAgentLoop) -> Value:
     }
 
 
-def bounded(value: Value, *, max_chars: int = MAX_CHARS) -> Value:
+def bounded(value: Value, *, max_chars: int = MAX_CHARS, max_all_chars: int = _MAX_ANSWER_CHARS) -> Value:
     """Return a JSON value whose texts, lists and depth are cut so that a browser can show it."""
-    left = _MAX_ANSWER_CHARS
+    left = max_all_chars
 
     def of(one: Any, depth: int) -> Any:
         nonlocal left

@@ -14,6 +14,7 @@ const ASKS = {
 };
 const RESUMABLE = new Set(["running", "waiting_for_input", "failed"]);
 const MAX_EVENTS = 200;
+const MAX_LIVE_CHARS = 200000;
 const MAX_TITLE = 300;
 // A shorter result is no preview of a longer one.
 const MAY_BE_CUT_CHARS = 1000;
@@ -84,6 +85,7 @@ const time = (ms) => (ms ? new Date(ms).toLocaleTimeString("en-GB") : "");
 const moment = (ms) => (ms ? new Date(ms).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : "");
 const words = (text) => String(text).replaceAll("_", " ");
 const money = (nanos) => (nanos === null || nanos === undefined ? null : String(Number((nanos / 1e9).toPrecision(4))));
+const count = (value, word) => `${number(value)} ${word}${value === 1 ? "" : "s"}`;
 const seconds = (ms) => (ms < 1000 ? `${ms} ms` : `${(ms / 1000).toFixed(1)} s`);
 const tokens = (usage) => (usage ? `${number(usage.input_tokens)} + ${number(usage.output_tokens)} tokens` : "tokens unknown");
 
@@ -112,20 +114,34 @@ function complain(text) {
 
 // ---- the server ----
 
-async function ask(path, query = {}) {
+function ask(path, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
-  const answer = await fetch(`${path}?${new URLSearchParams(given)}`);
-  const value = await answer.json();
+  return reach(`${path}?${new URLSearchParams(given)}`);
+}
+
+function tell(path, body) {
+  return reach(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+}
+
+async function reach(path, options) {
+  let answer, text, value;
+  try {
+    answer = await fetch(path, options);
+    text = await answer.text();
+  } catch {
+    throw Object.assign(new Error("the inspector does not answer"), { isAway: true });
+  }
+  try {
+    value = JSON.parse(text || "{}");
+  } catch {
+    value = { error: text.trim() };
+  }
   if (!answer.ok) throw Object.assign(new Error(value.error), { status: answer.status, code: value.code });
   return value;
 }
 
-async function tell(path, body) {
-  const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-  const value = answer.status === 204 ? {} : await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(value.error), { status: answer.status, code: value.code });
-  return value;
-}
+// The records of a list that may have been cut: behind its last one a text stands then.
+const records = (list) => list.filter((one) => typeof one === "object");
 
 // Do something that the person asked for; while it goes on the button rests, and what fails is said.
 function doing(button, work, done) {
@@ -190,7 +206,8 @@ function keep(old, made) {
 // ---- the list ----
 
 async function readSessions() {
-  listed = await ask("/api/sessions", { limit: shownSessions });
+  const found = await ask("/api/sessions", { limit: shownSessions });
+  listed = { ...found, sessions: records(found.sessions) };
   drawSessions();
 }
 
@@ -235,8 +252,8 @@ function sessionLine(one, depth) {
   const link = h("a", { href: address(one.id), "aria-current": one.id === route.id ? "page" : null },
     h("span", { class: "name" }, title(one)),
     h("span", { class: "under" }, state(one.status === "waiting_for_input" ? "waiting" : one.status),
-      h("span", { class: "num" }, one.messages === 1 ? "1 message" : `${number(one.messages)} messages`), h("time", {}, time(one.updated_at_ms))));
-  link.style.marginLeft = `${Math.min(depth, 5) * 0.9}rem`;
+      h("span", { class: "num" }, count(one.messages, "message")), h("time", {}, time(one.updated_at_ms))));
+  link.style.marginLeft = `${Math.min(depth, 5) * 0.6}rem`;
   return h("li", { class: depth ? "below" : null }, link);
 }
 
@@ -255,6 +272,7 @@ function overview() {
   return {
     async update() {
       const found = await ask("/api/overview");
+      for (const name of ["stalled", "runs", "timers"]) found[name] = records(found[name]);
       const waiting = listed.sessions.filter((one) => one.waits);
       const panels = [
         ["Waits for a person", "Nothing waits for a person", waiting, (one) => [sessionLink(one.id, title(one)), state(one.status), moment(one.updated_at_ms)], ["Session", "State", "Since"]],
@@ -299,7 +317,8 @@ function sessionPage(id, what, more) {
   const body = h("div", {});
   const data = { id, messages: new Map(), calls: new Map(), model_calls: new Map(), sends: new Map(), first: null, spoken: null };
   const live = about.is_attached ? livePart(id) : null;
-  const part = { timeline, prompt: promptPart, tree: treePart, workflow: workflowPart, cost: costPart }[what] ?? timeline;
+  const parts = new Map([["prompt", promptPart], ["tree", treePart], ["workflow", workflowPart], ["cost", costPart]]);
+  const part = parts.get(what) ?? timeline;
   const shown = part(data, body, more, live);
   $("main").replaceChildren(head, tabs, asks, body);
   return {
@@ -321,13 +340,14 @@ function sessionPage(id, what, more) {
 }
 
 function take(data, found) {
-  for (const one of found.messages) data.messages.set(one.seq, one);
-  for (const one of found.calls) data.calls.set(one.call_id, one);
-  for (const one of found.model_calls) data.model_calls.set(one.reply_seq, one);
-  for (const one of found.sends) data.sends.set(one.index, one);
+  for (const one of records(found.messages)) data.messages.set(one.seq, one);
+  for (const one of records(found.calls)) data.calls.set(one.call_id, one);
+  for (const one of records(found.model_calls)) data.model_calls.set(one.reply_seq, one);
+  for (const one of records(found.sends)) data.sends.set(one.index, one);
   data.first = data.first === null ? found.first_seq : Math.min(data.first, found.first_seq);
-  Object.assign(data, { session: found.session, folds: found.folds, pending: found.pending, inbox: found.inbox, timers: found.timers,
-    stats: found.stats, budget: found.budget, runs: found.runs, run: found.run });
+  for (const name of ["folds", "pending", "inbox", "timers", "runs"]) data[name] = records(found[name]);
+  Object.assign(data, { session: found.session, stats: found.stats, budget: found.budget });
+  data.run = found.run && { ...found.run, steps: records(found.run.steps) };
 }
 
 function lastSend(data) {
@@ -533,7 +553,7 @@ function sendHead(index, send) {
   if (!send) return head;
   const took = send.ended_at_ms ? `, ${seconds(send.ended_at_ms - send.started_at_ms)}` : "";
   const cost = money(send.cost_nanos);
-  head.append(state(send.status), h("span", { class: "soft num" }, `${time(send.started_at_ms)}${took} · ${send.rounds} model calls, ${send.tool_calls} tool calls · ${tokens(send.usage)}${cost === null ? "" : ` · cost ${cost}`}${send.attempts > 1 ? ` · taken up ${send.attempts} times` : ""}`));
+  head.append(state(send.status), h("span", { class: "soft num" }, `${time(send.started_at_ms)}${took} · ${count(send.rounds, "model call")}, ${count(send.tool_calls, "tool call")} · ${tokens(send.usage)}${cost === null ? "" : ` · cost ${cost}`}${send.attempts > 1 ? ` · taken up ${send.attempts} times` : ""}`));
   if (send.result?.reason) head.append(h("span", { class: "soft" }, send.result.reason));
   return head;
 }
@@ -600,12 +620,13 @@ function callPart(id, part, call, answer) {
 // ---- what streams by in this process ----
 
 function livePart(id) {
+  let held = 0;
   const text = h("div", { class: "text", "aria-live": "off" });
   const item = h("div", { class: "item live", hidden: true }, h("header", {}, h("b", {}, "streams"), h("span", { class: "soft" }, "not stored yet")), text);
   const list = h("ol", { class: "events", tabindex: "0", "aria-label": "Events" });
   const box = h("details", { class: "panel", open: true, hidden: true }, h("summary", {}, "Events of this process: rounds, calls, tools, hooks, folds"), list);
   const node = h("section", { "aria-label": "Live" }, item, box);
-  const clear = () => (text.replaceChildren(), (item.hidden = true));
+  const clear = () => (text.replaceChildren(), (item.hidden = true), (held = 0));
   return {
     node,
     hear(event) {
@@ -613,8 +634,10 @@ function livePart(id) {
       if (type.startsWith("delta.")) {
         if (event.session_id !== id) return;
         item.hidden = false;
-        text.append(said(payload.text ?? (payload.name ? `\n→ ${payload.name} ` : "") + payload.arguments));
-        if (text.textContent.length > 200000) clear();
+        const piece = payload.text ?? (payload.name ? `\n→ ${payload.name} ` : "") + payload.arguments;
+        text.append(said(piece));
+        held += piece.length;
+        if (held > MAX_LIVE_CHARS) clear();
         return;
       }
       if (["stream.reset", "message.appended", "llm.started", "llm.failed", "send.finished", "send.failed"].includes(type) && event.session_id === id) clear();
@@ -653,6 +676,7 @@ function promptPart(data, body, more) {
 }
 
 function promptNodes(data, found) {
+  for (const name of ["parts", "gone"]) found[name] = records(found[name]);
   const id = data.id;
   const made = found.model_call;
   const usage = made.call.usage;
@@ -682,11 +706,12 @@ function promptNodes(data, found) {
 }
 
 function promptSegment(id, one, kind) {
-  const tag = kind === "gone" ? h("span", { class: "state bad" }, "gone") : kind === "new" ? h("span", { class: "state good" }, one.messages.some((message) => !message.is_new) ? "grew" : "new") : null;
+  const tag = kind === "gone" ? h("span", { class: "state bad" }, "gone") : kind === "new" ? h("span", { class: "state good" }, one.left_out || one.messages.some((message) => !message.is_new) ? "grew" : "new") : null;
   const inside = [];
   if (one.text !== null) inside.push(h("pre", { tabindex: "0", "aria-label": "Text" }, one.text));
-  for (const tool of one.tools) inside.push(h("p", {}, h("code", {}, tool.name), " ", h("span", { class: "soft" }, tool.description)));
-  for (const message of one.messages) {
+  for (const tool of records(one.tools)) inside.push(h("p", {}, h("code", {}, tool.name), " ", h("span", { class: "soft" }, tool.description)));
+  if (one.left_out) inside.push(h("p", { class: "soft" }, `… ${count(one.left_out, "earlier message")}`));
+  for (const message of records(one.messages)) {
     inside.push(h("div", { class: `item ${message.is_new && kind !== "gone" ? "new" : kind === "gone" && message.is_new ? "gone" : ""}` },
       h("header", {}, h("b", {}, message.role), h("span", { class: "num" }, message.seq), message.is_new ? h("span", {}, kind === "gone" ? "not in this call" : "not in the call before") : null),
       message.parts.map((part) => (part.type === "tool_call" ? h("p", {}, h("code", {}, `→ ${part.name} ${part.arguments}`)) : contentPart(id, message.seq, part)))));
@@ -716,6 +741,7 @@ function treePart(data, body) {
   return {
     async update() {
       const found = await ask("/api/tree", { session: data.id });
+      found.nodes = records(found.nodes);
       settle(body, [["tree", found, () => treeNodes(found)]]);
     },
   };
@@ -753,8 +779,10 @@ function treeNodes(found) {
 }
 
 function picture([wide, high], inside, label, caption) {
-  return h("figure", { class: "picture" }, h("figcaption", {}, caption),
-    g("svg", { width: wide, height: high, viewBox: `-2 -2 ${wide + 2} ${high + 2}`, role: "group", "aria-label": label }, inside));
+  const drawn = g("svg", { width: wide, height: high, viewBox: `-2 -2 ${wide + 2} ${high + 2}`, role: "group", "aria-label": label }, inside);
+  // It becomes as small as can be read; what is wider still is scrolled inside of its frame.
+  drawn.style.minWidth = `${Math.round(wide * LEAST_SCALE)}px`;
+  return h("figure", { class: "picture" }, h("figcaption", {}, caption), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Picture: ${label}` }, drawn));
 }
 
 function workflowPart(data, body) {
@@ -768,6 +796,7 @@ function workflowPart(data, body) {
 }
 
 const LEAF = [168, 54];
+const LEAST_SCALE = 0.7;
 
 function statesOf(steps) {
   const counts = new Map();
@@ -781,7 +810,7 @@ function worst(steps) {
 
 // Lay a node of a workflow out: its size, and what draws it at a place. A sequence goes to the right, all else down.
 function layOut(node, steps, isRoot) {
-  const children = node.steps ?? (node.body ? [node.body] : node.cases ? [...node.cases.map((one) => one.then), node.else].filter(Boolean) : null);
+  const children = node.steps ?? (node.body ? [node.body] : node.cases ? [...records(node.cases).map((one) => one.then), node.else].filter(Boolean) : null)?.filter((one) => typeof one === "object");
   if (!children) {
     const own = steps.filter((one) => node.id !== undefined && one.node_id === node.id);
     const status = own.length ? worst(own) : "new";
@@ -840,8 +869,8 @@ function costPart(data, body) {
       const calls = [...data.model_calls.values()].sort((a, b) => b.reply_seq - a.reply_seq);
       const used = stats.usage;
       const figures = [["Input tokens", number(used.input_tokens), `${number(used.cached_input_tokens)} cached`], ["Output tokens", number(used.output_tokens), `${number(used.reasoning_tokens)} reasoning`],
-        ["Cost", stats.cost === null ? "unknown" : String(Number(stats.cost)), "in the price table's currency"], ["Model calls", number(stats.model_calls), `${number(stats.sends)} sends`],
-        ["Tool calls", number(stats.tool_calls), `${number(stats.messages)} messages`], ["Sub-agents", number(stats.children), `${number(stats.children_usage.input_tokens + stats.children_usage.output_tokens)} tokens`], ["Stored", `${number(Math.ceil(stats.stored_bytes / 1024))} KiB`, ""]];
+        ["Cost", stats.cost === null ? "unknown" : String(Number(stats.cost)), "in the price table's currency"], ["Model calls", number(stats.model_calls), count(stats.sends, "send")],
+        ["Tool calls", number(stats.tool_calls), count(stats.messages, "message")], ["Sub-agents", number(stats.children), `${number(stats.children_usage.input_tokens + stats.children_usage.output_tokens)} tokens`], ["Stored", `${number(Math.ceil(stats.stored_bytes / 1024))} KiB`, ""]];
       settle(body, [
         ["figures", stats, () => h("dl", { class: "grid" }, figures.map(([name, value, more]) => h("div", { class: "figure" }, h("dt", {}, name), h("dd", {}, value, h("small", {}, more)))))],
         ["budget", budget, () => h("section", { class: "panel" }, h("h3", {}, "Budget of the last send"), budget ? budgetNodes(budget) : h("p", { class: "soft" }, "Nothing limits it."))],
@@ -862,7 +891,7 @@ function budgetNodes(budget) {
   });
   if (budget.deadline_at_ms) nodes.push(h("p", { class: "soft" }, `Its time is over at ${moment(budget.deadline_at_ms)}.`));
   if (budget.lost.tokens) nodes.push(h("p", { class: "soft" }, `${number(budget.lost.tokens)} tokens of it went to calls without a reply.`));
-  for (const one of budget.children) nodes.push(h("section", { class: "panel" }, h("h4", {}, "Pays for ", sessionLink(one.key.session_id), `, send ${one.key.send_index}`), budgetNodes(one)));
+  for (const one of records(budget.children)) nodes.push(h("section", { class: "panel" }, h("h4", {}, "Pays for ", sessionLink(one.key.session_id), `, send ${one.key.send_index}`), budgetNodes(one)));
   return nodes;
 }
 
@@ -885,6 +914,10 @@ async function refresh() {
     if (error.status === 401) closed(error.message);
     else if (error.code === "session.not_found") $("main").replaceChildren(h("p", {}, error.message));
     else if (error.status) complain(error.message);
+    else if (!error.isAway) {
+      complain(`This cannot be shown: ${error.message}`);
+      console.error(error);
+    }
   } finally {
     isUpdating = false;
     document.body.dataset.ready = String(Number(document.body.dataset.ready ?? 0) + 1);
