@@ -192,6 +192,22 @@ async def test_what_a_server_says_by_itself_is_heard_after_its_stream_ended() ->
     assert streams[:5] == ["", "1", "2", "3", "3"]
 
 
+async def test_a_stream_is_taken_up_after_a_pause_whatever_the_server_wants() -> None:
+    asked_at_s: list[float] = []
+
+    async def answer(path: str, headers: dict[str, str], message: dict[str, Any], writer: Write) -> None:
+        say(writer, message["id"], {"tools": []})
+
+    async def listen(path: str, headers: dict[str, str], message: dict[str, Any], writer: Write) -> None:
+        asked_at_s.append(asyncio.get_running_loop().time())
+        writer.write(STREAM + event({"method": "notifications/progress"}, len(asked_at_s), retry_ms=0))
+
+    async with served(answer, listen) as server, HttpMCPClient(server.url):
+        await until(lambda: len(asked_at_s) == 4)
+    pauses_s = [later - earlier for earlier, later in zip(asked_at_s, asked_at_s[1:], strict=False)]
+    assert min(pauses_s) > 0.09
+
+
 async def test_many_calls_run_side_by_side() -> None:
     waiting: list[int] = []
     everybody = asyncio.Event()

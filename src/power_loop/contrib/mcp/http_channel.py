@@ -25,8 +25,9 @@ _FAREWELL_S = 2.0
 # The libraries that the SDK of MCP brings, the newer one first; both have what is used here.
 _LIBRARIES = ("httpx2", "httpx")
 _SHOWN_CHARS = 500
-# How long to wait before a stream is taken up again, where the server says nothing or too much.
-_RETRY_S, _MAX_RETRY_S = 1.0, 30.0
+# How long to wait before a stream is taken up again, where the server says nothing, too little or too much: one that
+# wants it at once, and ends each stream behind an event, would have us ask without a pause.
+_RETRY_S, _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 0.1, 30.0
 # So often in a row a stream is taken up without that anything new came.
 _MAX_EMPTY_RESUMES = 5
 _MAX_EVENT_ID_CHARS = 1_000
@@ -95,7 +96,7 @@ class _Cursor:
         ):
             self._coming_id = value.decode("ascii")
         elif field == b"retry" and value.isdigit() and len(value) < 10:
-            self.retry_s = min(int(value) / 1000, _MAX_RETRY_S)
+            self.retry_s = min(max(int(value) / 1000, _MIN_RETRY_S), _MAX_RETRY_S)
 
     def end_event(self) -> None:
         """An event is whole: one that broke off is sent again."""
@@ -235,19 +236,26 @@ class _HttpChannel:
                 yield message
 
     async def _whole(self, answer: Any) -> AsyncIterator[bytes]:
-        body = b""
+        body = bytearray()
         async for part in answer.aiter_raw():
             body += part
             if len(body) > self._max_bytes:
                 raise self._too_long()
         if body:
-            yield body
+            yield bytes(body)
 
     async def _events(self, answer: Any, cursor: _Cursor) -> AsyncIterator[bytes]:
         """Give the data of each event of a stream, and note how far it came."""
-        rest, data, held = b"", [], 0
+        # A line comes in many parts, which are put together once.
+        rest, data, held = bytearray(), [], 0
         async for part in answer.aiter_raw():
-            *lines, rest = (rest + part).split(b"\n")
+            begun, newline, more = part.partition(b"\n")
+            rest += begun
+            lines: list[bytes] = []
+            if newline:
+                *lines, last = more.split(b"\n")
+                lines.insert(0, bytes(rest))
+                rest = bytearray(last)
             for line in lines:
                 field, _, value = line.rstrip(b"\r").partition(b":")
                 if field == b"data":
