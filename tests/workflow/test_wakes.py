@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from power_loop import Approve, Give, LoopConfig, SendStatus, StatefulAgentLoop, TimerRunner, Worker, tool
+from power_loop import Approve, Give, HookPoint, LoopConfig, SendStatus, StatefulAgentLoop, TimerRunner, Worker, tool
+from power_loop.errors import InputError
 from power_loop.events import TimerFired, WorkflowRunFinished
 from power_loop.testing import FrozenClock, call
 from power_loop.timers import TimerMaker, TimerState
@@ -323,3 +324,29 @@ async def test_a_later_run_of_the_same_name_tells_of_its_end_too(make_loop: Make
         timers = (await first.list_timers(sid, include_ended=True)).items
         assert [one.state for one in timers] == [TimerState.DONE] * (nth + 1)
         await (await first.get_store()).delete_session("run_daily")
+
+
+@pytest.mark.parametrize("how", ["the run's process", "recover"])
+async def test_a_hook_of_a_delivery_that_closes_the_handle_is_told_that_it_waits_for_itself(
+    make_loop: MakeLoop, dsn: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    loop = make_loop(llm=Answers())
+    if how == "recover":
+        monkeypatch.setattr(StatefulAgentLoop, "deliver_soon", lambda loop, timer_id: None)
+    refused = list[InputError]()
+
+    async def closes(context: Any) -> None:
+        try:
+            await loop.aclose()
+        except InputError as error:
+            refused.append(error)
+
+    loop.hooks.on(HookPoint.TIMER_FIRE)(closes)
+    ears = Ears(loop)
+    sid = await loop.new_session(system_prompt="Boss.")
+    await create_workflow(flow(agent("one")), parent_loop=loop, parent_session_id=sid).start()
+    await within_limit(until(lambda: bool(ears.of(WorkflowRunFinished))))
+    if how == "recover":
+        await within_limit(loop.recover())
+    await within_limit(until(lambda: bool(ears.of(TimerFired))))
+    assert len(refused) == 1

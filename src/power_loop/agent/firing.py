@@ -23,7 +23,7 @@ from power_loop.contracts.schedules import is_missed
 from power_loop.contracts.timers import TimerClaim, TimerDelivery
 from power_loop.core.bus import AgentEventBus
 from power_loop.core.hooks import Hooks
-from power_loop.core.stray import counting_task
+from power_loop.core.turn.chain import start
 from power_loop.core.turn.fingerprint import fingerprint
 
 _LOG = logging.getLogger("power_loop")
@@ -71,7 +71,7 @@ class Firing:
         if self._hooks.has(HookPoint.TIMER_FIRE) and not timer.is_of_a_run:
             session = await store.get_session(timer.session_id)
             context = TimerFireContext(timer.session_id, 0, 0, session.metadata, timer, content, late_s)
-            decision = await asyncio.wait_for(counting_task(self._hooks.ask(context)), self._hook_timeout_s)
+            decision = await asyncio.wait_for(start(self._hooks.ask(context)), self._hook_timeout_s)
             if isinstance(decision, Veto):
                 await self._skip(store, claim, decision.reason, is_veto=True)
                 return None

@@ -86,7 +86,7 @@ from power_loop.core.hooks import Hooks
 from power_loop.core.stray import said
 from power_loop.core.turn import begin
 from power_loop.core.turn.agent import Agent
-from power_loop.core.turn.chain import Waiter, add_waiter, is_awaited_by
+from power_loop.core.turn.chain import Waiter, add_waiter, drop_waiter, is_awaited_by, start
 from power_loop.core.turn.compact import compact
 from power_loop.core.turn.options import SendOptions
 from power_loop.core.turn.outcome import pending_call
@@ -890,7 +890,7 @@ class StatefulAgentLoop:
                 dead_owners=dead,
                 made_by=TimerMaker.WORKFLOW if timer_ids is None else None,
             )
-            delivered = await asyncio.gather(*[firing.fire(store, claim) for claim in claims])
+            delivered = await asyncio.gather(*[start(firing.fire(store, claim)) for claim in claims])
             woken += [one.timer.session_id for one in delivered if one is not None and wakes(one)]
             # What a hook has put back for no time at all is left to the next look.
             claimed = {claim.timer.id for claim in claims}
@@ -906,6 +906,8 @@ class StatefulAgentLoop:
         in_flight.enter_context(self._work.turn())
 
         async def deliver() -> None:
+            # A hook that closes the handle would wait for itself.
+            add_waiter(self._as_waiter)
             try:
                 for session_id in await self.deliver_due((timer_id,)):
                     self._drive_on(session_id)
@@ -1009,7 +1011,11 @@ class StatefulAgentLoop:
         with self._at_work():
             recovery = await self._recovery()
             if drive:
-                await self.deliver_due()
+                token = add_waiter(self._as_waiter)
+                try:
+                    await self.deliver_due()
+                finally:
+                    drop_waiter(token)
             return tuple([one async for one in recovery.run(limit=limit, drive=drive, older_than_s=older_than_s)])
 
     async def recover_forever(
