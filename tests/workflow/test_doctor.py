@@ -95,3 +95,13 @@ async def test_a_run_that_nobody_will_wake_is_told(make_loop: MakeLoop, dsn: str
     await loop.cancel_timer(timer.id)
     [finding] = await findings(loop)
     assert (finding.kind, finding.check, finding.session_id) == (FindingKind.STALLED, "run.no_alarm", "run_2")
+
+
+async def test_a_run_that_somebody_drives_needs_nobody_to_wake_it(make_loop: MakeLoop, dsn: str) -> None:
+    loop = await two_runs(make_loop)
+    # Its timer came while an engine had just taken it up, and had written nothing.
+    change(dsn, "UPDATE pl_sessions SET owner = 'me', lease_until_ms = 1700000030000 WHERE id = 'run_2'")
+    change(dsn, "UPDATE pl_sends SET status = 'running' WHERE session_id = 'run_2'")
+    [timer] = (await loop.list_timers("run_2")).items
+    await loop.cancel_timer(timer.id)
+    assert await findings(loop) == []

@@ -9,7 +9,7 @@ import pytest
 
 from power_loop import Approve, Give, HookPoint, LoopConfig, SendStatus, StatefulAgentLoop, TimerRunner, Worker, tool
 from power_loop.errors import InputError
-from power_loop.events import TimerFired, WorkflowRunFinished
+from power_loop.events import SendFinished, TimerFired, WorkflowRunFinished
 from power_loop.testing import FrozenClock, call
 from power_loop.timers import TimerMaker, TimerState
 from power_loop.tools import ask_user_tools
@@ -350,3 +350,21 @@ async def test_a_hook_of_a_delivery_that_closes_the_handle_is_told_that_it_waits
         await within_limit(loop.recover())
     await within_limit(until(lambda: bool(ears.of(TimerFired))))
     assert len(refused) == 1
+
+
+async def test_a_conversation_that_is_called_like_a_run_is_woken_as_one(make_loop: MakeLoop) -> None:
+    asked = list[str]()
+
+    async def on_fire(context: Any) -> None:
+        asked.append(context.timer.session_id)
+
+    loop = make_loop(llm=Answers())
+    loop.hooks.on(HookPoint.TIMER_FIRE)(on_fire)
+    ears = Ears(loop)
+    sid = await loop.new_session(session_id="run_boss", system_prompt="Boss.")
+    workflow = create_workflow(
+        flow({"type": "wait", "id": "now", "delay_s": 0}), parent_loop=loop, parent_session_id=sid
+    )
+    await workflow.start()
+    await within_limit(until(lambda: any(one.result.session_id == sid for one in ears.of(SendFinished))))
+    assert asked == [sid]

@@ -67,9 +67,9 @@ class Firing:
             await self._skip(store, claim, f"it came {late_s:.0f} seconds late", is_veto=False)
             return None
         content = cast("tuple[ContentPart, ...]", timer.message.parts)
+        session = await store.get_session(timer.session_id) if self._hooks.has(HookPoint.TIMER_FIRE) else None
         # What wakes a run is the workflow's own, and brings no input about which anybody could be asked.
-        if self._hooks.has(HookPoint.TIMER_FIRE) and not timer.is_of_a_run:
-            session = await store.get_session(timer.session_id)
+        if session is not None and not (timer.is_of_a_run and session.agent is not None):
             context = TimerFireContext(timer.session_id, 0, 0, session.metadata, timer, content, late_s)
             decision = await asyncio.wait_for(start(self._hooks.ask(context)), self._hook_timeout_s)
             if isinstance(decision, Veto):

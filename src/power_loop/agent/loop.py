@@ -59,6 +59,7 @@ from power_loop.contracts.errors import (
     InputError,
     LoopClosedError,
     ModelCallNotFoundError,
+    PowerLoopError,
     SessionExistsError,
     SessionNotFoundError,
     StoreError,
@@ -902,20 +903,28 @@ class StatefulAgentLoop:
     def deliver_soon(self, timer_id: str) -> None:
         """Deliver a timer in the background if it is due, and have driven what it woke; whoever else delivers timers
         does so where this process ends before."""
-        in_flight = contextlib.ExitStack()
-        in_flight.enter_context(self._work.turn())
 
         async def deliver() -> None:
-            # A hook that closes the handle would wait for itself.
-            add_waiter(self._as_waiter)
             try:
                 for session_id in await self.deliver_due((timer_id,)):
                     self._drive_on(session_id)
             except (StoreError, LoopClosedError) as error:
                 _LOG.warning("timer %s was not delivered and is left to others: %s", timer_id, error)
 
+        self._begin_delivery(deliver())
+
+    def _begin_delivery(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something that wakes others go on in the background; closing waits for it."""
+        in_flight = contextlib.ExitStack()
+        in_flight.enter_context(self._work.turn())
+
+        async def counted() -> None:
+            # A hook that closes the handle would wait for itself.
+            add_waiter(self._as_waiter)
+            await work
+
         # In a context of its own: it is nothing that the turn waits for which happens to start it.
-        task = contextvars.Context().run(asyncio.get_running_loop().create_task, deliver())
+        task = contextvars.Context().run(asyncio.get_running_loop().create_task, counted())
         self._deliveries.add(task)
         task.add_done_callback(lambda _: in_flight.close())
         task.add_done_callback(self._deliveries.discard)
@@ -1247,8 +1256,17 @@ class StatefulAgentLoop:
         """See to it that a session is driven which somebody woke; a run by those who drive runs."""
         if not is_run_id(session_id):
             self._inbox_driver.start(session_id)
-        elif self._run_driver is not None and not self._is_closed:
+            return
+        if self._run_driver is not None and not self._is_closed:
             self._run_driver.start(session_id)
+
+        async def drive_conversation() -> None:
+            # One that is called like a run.
+            with contextlib.suppress(PowerLoopError):
+                if not await self._is_run(session_id):
+                    self._inbox_driver.start(session_id)
+
+        self._begin_delivery(drive_conversation())
 
     async def _end_run(self, run_id: str, reason: str) -> None:
         """End a workflow's run, running or at rest, that was made for a send which comes to rest without it."""

@@ -63,7 +63,9 @@ def _run(facts: SessionFacts, run: Columns) -> Iterator[Ailment]:
         yield _wrong(facts, "run.state", f"the run is {run['state']!r:.40}, and its send has ended as {last!r:.40}")
     times = [step["due_at_ms"] for step in facts.steps if step["state"] in _UNENDED_STEPS]
     is_armed = any(timer["state"] == TimerState.ARMED.value for timer in facts.timers)
-    if run["state"] == "waiting" and any(time is not None for time in times) and not is_armed:
+    # Whoever holds its lease goes on with it, or is found to have died.
+    is_left = facts.head["owner"] is None
+    if run["state"] == "waiting" and any(time is not None for time in times) and is_left and not is_armed:
         message = "the run waits for a time, and no timer wakes it then: resume_run() goes on with it"
         yield Ailment(Finding(FindingKind.STALLED, "run.no_alarm", facts.session_id, message))
 
