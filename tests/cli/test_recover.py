@@ -64,6 +64,30 @@ def test_a_callable_that_is_none_is_refused(tmp_path: Path, drive: str, said: st
     assert said in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def make(dsn):\n    raise ValueError('no such tenant')\n", "raised ValueError: no such tenant, in "),
+        ("def make(dsn, tenant):\n    pass\n", "missing 1 required positional argument: 'tenant'"),
+        ("def make(dsn:\n", "cannot be imported: SyntaxError"),
+        ("from power_loop import LoopConfig\ndef make():\n    LoopConfig(on_unknown='?')\n", "on_unknown is '?'"),
+    ],
+)
+def test_a_fault_of_the_application_is_told_as_its_own(tmp_path: Path, code: str, said: str) -> None:
+    (tmp_path / "my_app.py").write_text(code, "utf-8")
+    done = run("recover", "--dsn", "app.db", "--app", "my_app:make", folder=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "report it" not in done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--app", "my_app:make", "--dry-run")])
+def test_to_look_for_ever_is_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = run("recover", "--dsn", "app.db", "--every", "5", *options, folder=tmp_path)
+    assert done.returncode == 2
+    assert "--every" in done.stderr
+
+
 def test_a_look_makes_no_database(tmp_path: Path) -> None:
     done = run("recover", "--dsn", "none.db", folder=tmp_path)
     assert done.returncode == 2

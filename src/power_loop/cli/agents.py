@@ -6,6 +6,7 @@ import argparse
 import importlib
 import inspect
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from power_loop import (
     LoopConfig,
     PermissionMode,
     PermissionPolicy,
+    PowerLoopError,
     RuntimeEnv,
     SchemaPolicy,
     StatefulAgentLoop,
@@ -88,11 +90,16 @@ async def application_loop(given: argparse.Namespace) -> StatefulAgentLoop:
     """Return the loop that `--app` names, which then drives the runs of workflows too. Raises `config.invalid`."""
     name = given.app
     made = _named(name)
-    if not isinstance(made, StatefulAgentLoop):
-        takes_dsn = bool(inspect.signature(made).parameters)
-        made = made(dsn_of(given)) if takes_dsn else made()
-    if inspect.isawaitable(made):
-        made = await made
+    try:
+        if not isinstance(made, StatefulAgentLoop):
+            takes_dsn = bool(inspect.signature(made).parameters)
+            made = made(dsn_of(given)) if takes_dsn else made()
+        if inspect.isawaitable(made):
+            made = await made
+    except PowerLoopError:
+        raise
+    except Exception as error:  # the application's code
+        raise ConfigError(f"--app {name!r} raised {_told(error)}") from error
     if not isinstance(made, StatefulAgentLoop):
         raise ConfigError(f"{name} returned {made!r:.200}: it has to return a StatefulAgentLoop")
     drive_runs(made)
@@ -111,9 +118,20 @@ def _named(name: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"--app {name!r} cannot be imported: {error}") from error
+    except PowerLoopError:
+        raise
+    except Exception as error:  # the application's code
+        raise ConfigError(f"--app {name!r} cannot be imported: {_told(error)}") from error
     if not callable(found) and not isinstance(found, StatefulAgentLoop):
         raise ConfigError(f"--app {name!r} is {found!r:.200}: give a StatefulAgentLoop, or what returns one")
     return found
+
+
+def _told(error: Exception) -> str:
+    """Return what an application raised, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = "" if isinstance(error, SyntaxError) else f", in {frames[-1].filename}, line {frames[-1].lineno}"
+    return f"{type(error).__name__}: {error}{where}"
 
 
 class _NoModel:

@@ -10,6 +10,7 @@ from power_loop import PowerLoopError
 from power_loop.cli.agents import add_app_option, application_loop, looking_loop
 from power_loop.cli.output import EXIT_OK, add_json_option, complain_of, paint, say, say_json
 from power_loop.cli.store_options import add_store_options
+from power_loop.errors import ConfigError
 from power_loop.records import Found, Recovered
 
 EXIT_FOUND = 1
@@ -43,6 +44,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 async def _run(given: argparse.Namespace) -> int:
     try:
+        if given.every is not None and (given.app is None or given.dry_run):
+            raise ConfigError("--every drives what it finds for ever: give --app, and no --dry-run")
         loop = looking_loop(given) if given.app is None else await application_loop(given)
     except PowerLoopError as error:
         complain_of(error)
