@@ -58,6 +58,24 @@ def test_it_serves_until_it_is_told_to_end(arguments: tuple[str, ...], about: di
         assert process.wait(LIMIT_S) == 0
 
 
+def test_the_key_does_not_stand_on_the_command_line_of_a_browser(folder: Path) -> None:
+    browser = folder / "browser.py"
+    browser.write_text("import pathlib, sys; pathlib.Path('opened').write_text(sys.argv[1])", "utf-8")
+    command = [sys.executable, "-m", "power_loop", "inspect", "app.db", "--open", "--json"]
+    variables = {**os.environ, "BROWSER": f"{sys.executable} {browser} %s"}
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=variables) as process:
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            asyncio.run(_visited(url))  # it answers behind the browser only
+            opened = (folder / "opened").read_text("utf-8")
+            assert opened.startswith(url.partition("#")[0])
+            assert opened != url
+            assert asyncio.run(_visited(opened))[1] == ["s"]
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
 async def _visited(url: str) -> tuple[dict[str, bool], list[str]]:
     base, _, token = url.partition("/#token=")
     host = base.removeprefix("http://")

@@ -55,7 +55,7 @@ async def _run(given: argparse.Namespace) -> int:
         await loop.get_store()
         inspector = Inspector(loop, can_write=given.write, can_drive=given.app is not None, is_attached=bool(given.app))
         async with await inspector.start(given.port):
-            _tell(given, inspector.url)
+            _tell(given, inspector)
             _stop_on_signals(stopped)
             await stopped.wait()
     return EXIT_OK
@@ -67,15 +67,16 @@ async def _loop_of(given: argparse.Namespace) -> Any:
     return await application_loop(given)
 
 
-def _tell(given: argparse.Namespace, url: str) -> None:
+def _tell(given: argparse.Namespace, inspector: Inspector) -> None:
     if given.json:
-        say_json({"url": url})
+        say_json({"url": inspector.url})
     else:
-        say(url)
+        say(inspector.url)
         say("It is for this machine only, and holds the key. Ctrl-C ends it.")
     sys.stdout.flush()
     if given.open:
-        webbrowser.open(url)
+        # What stands on a command line can be seen by all users of a machine: this one opens once.
+        webbrowser.open(inspector.make_link())
 
 
 def _stop_on_signals(stopped: asyncio.Event) -> None:

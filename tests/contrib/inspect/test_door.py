@@ -49,7 +49,18 @@ async def test_a_wrong_token_gives_no_cookie(loop: StatefulAgentLoop, visit: Vis
     assert (
         "HttpOnly" in (given := await visitor.ask("POST", "/api/enter", {"token": visitor.token})).headers["set-cookie"]
     )
-    assert "SameSite=Strict" in given.headers["set-cookie"]
+    assert "SameSite=Strict; Path=/api/" in given.headers["set-cookie"]
+
+
+async def test_a_link_opens_once_and_the_last_one_only(loop: StatefulAgentLoop, visit: Visit) -> None:
+    visitor = await visit(loop)
+    links = [visitor.inspector.make_link() for _ in range(2)]
+    tokens = [link.partition("/#token=")[2] for link in links]
+    statuses = [
+        (await visitor.ask("POST", "/api/enter", {"token": token}, Cookie=None)).status
+        for token in (tokens[0], tokens[1], tokens[1], visitor.token)
+    ]
+    assert statuses == [401, 204, 401, 204]
 
 
 async def test_another_name_of_this_machine_is_refused(loop: StatefulAgentLoop, visit: Visit) -> None:

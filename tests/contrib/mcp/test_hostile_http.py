@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -204,7 +205,7 @@ async def test_a_stream_is_taken_up_after_a_pause_whatever_the_server_wants() ->
 
     async with served(answer, listen) as server, HttpMCPClient(server.url):
         await until(lambda: len(asked_at_s) == 4)
-    pauses_s = [later - earlier for earlier, later in zip(asked_at_s, asked_at_s[1:], strict=False)]
+    pauses_s = [later - earlier for earlier, later in itertools.pairwise(asked_at_s)]
     assert min(pauses_s) > 0.09
 
 

@@ -32,12 +32,18 @@ class Door:
     def __init__(self) -> None:
         self.token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._pass = secrets.token_urlsafe(_TOKEN_BYTES)
+        self._once: str | None = None
         self.port = 0
 
     @property
     def address(self) -> str:
         """What is opened in a browser. What stands behind the # is sent to nobody: the page reads it and removes it."""
         return f"http://{HOST}:{self.port}/#token={self.token}"
+
+    def make_link(self) -> str:
+        """Return an address that opens once, and ends the one that was made before."""
+        self._once = secrets.token_urlsafe(_TOKEN_BYTES)
+        return f"http://{HOST}:{self.port}/#token={self._once}"
 
     def check_name(self, request: Request) -> None:
         """Refuse what was sent to another name: a site whose name leads here would read us as its own."""
@@ -62,9 +68,12 @@ class Door:
 
     def give_pass(self, token: object) -> str:
         """Return the cookie for a token."""
-        if not isinstance(token, str) or not _is_same(token, self.token):
+        if isinstance(token, str) and self._once is not None and _is_same(token, self._once):
+            self._once = None
+        elif not isinstance(token, str) or not _is_same(token, self.token):
             raise RefusedRequest(401, "this is not the token of the inspector that runs: open the address it printed")
-        return f"{self._cookie}={self._pass}; HttpOnly; SameSite=Strict; Path=/"
+        # Other servers of this machine are sent it too, so it goes with as few addresses as it can.
+        return f"{self._cookie}={self._pass}; HttpOnly; SameSite=Strict; Path=/api/"
 
     @property
     def _cookie(self) -> str:

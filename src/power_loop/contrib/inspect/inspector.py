@@ -71,6 +71,10 @@ class Inspector:
         """The address with its token: whoever has it sees everything that the inspector shows."""
         return self._door.address
 
+    def make_link(self) -> str:
+        """Return an address that opens once, for where others can read it, such as a browser's command line."""
+        return self._door.make_link()
+
     async def start(self, port: int = 0) -> Inspector:
         """Begin to serve on a port of loopback, a free one if that is 0. Raises `config.invalid`."""
         try:
