@@ -233,7 +233,7 @@ async def _status(given: argparse.Namespace) -> int:
         say(paint(f"{'begun (UTC)':<18}{'status':<12}{'run':<28}workflow", "bold"))
         for run in runs:
             state = paint(f"{run.state:<12}", _COLOURS.get(run.state, "dim"))
-            say(f"{at_minute(run.created_at_ms):<18}{state}{printable(run.session_id):<28}{one_line(run.name)}")
+            say(f"{at_minute(run.created_at_ms):<18}{state}{printable(run.session_id):<27} {one_line(run.name)}")
     return EXIT_OK
 
 

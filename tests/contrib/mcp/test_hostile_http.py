@@ -193,6 +193,28 @@ async def test_what_a_server_says_by_itself_is_heard_after_its_stream_ended() ->
     assert streams[:5] == ["", "1", "2", "3", "3"]
 
 
+async def test_streams_that_end_without_news_are_opened_again_until_there_are_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy ends what is quiet, so often as it is quiet."""
+    monkeypatch.setattr("power_loop.contrib.mcp.http_channel._MAX_RETRY_S", 0.1)
+    streams = 0
+    heard = asyncio.Event()
+
+    async def answer(path: str, headers: dict[str, str], message: dict[str, Any], writer: Write) -> None:
+        say(writer, message["id"], {"tools": []})
+
+    async def listen(path: str, headers: dict[str, str], message: dict[str, Any], writer: Write) -> None:
+        nonlocal streams
+        streams += 1
+        changed = event({"method": "notifications/tools/list_changed"}, streams)
+        writer.write(STREAM + (changed if streams == 8 else b"retry: 0\n"))
+
+    async with served(answer, listen) as server, HttpMCPClient(server.url) as client:
+        client.on_tools_changed = heard.set
+        await within_limit(heard.wait())
+
+
 async def test_a_stream_is_taken_up_after_a_pause_whatever_the_server_wants() -> None:
     asked_at_s: list[float] = []
 

@@ -198,7 +198,7 @@ class _HttpChannel:
         """Take in what the server says by itself, where it offers that, as long as the channel is open."""
         cursor = _Cursor()
         empty = 0
-        while empty < _MAX_EMPTY_RESUMES:
+        while True:
             is_heard = False
             with contextlib.suppress(self._library.HTTPError):
                 async with self._stream_from(cursor) as answer:
@@ -209,7 +209,8 @@ class _HttpChannel:
                             is_heard = True
                             self._received.put_nowait(message)
             empty = 0 if is_heard else empty + 1
-            await asyncio.sleep(cursor.retry_s)
+            # A stream without news is ended by many a proxy: it is opened less often then, and never given up.
+            await asyncio.sleep(cursor.retry_s if empty < _MAX_EMPTY_RESUMES else _MAX_RETRY_S)
 
     def _stream_from(self, cursor: _Cursor) -> Any:
         headers = {**self._headers, "accept": _EVENTS}
