@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
 from power_loop import Approve, Give, HookPoint, LoopConfig, SendStatus, StatefulAgentLoop, TimerRunner, Worker, tool
-from power_loop.errors import InputError
+from power_loop.errors import InputError, StoreUnavailableError
 from power_loop.events import SendFinished, TimerFired, WorkflowRunFinished
 from power_loop.testing import FrozenClock, call
 from power_loop.timers import TimerMaker, TimerState
@@ -368,3 +369,27 @@ async def test_a_conversation_that_is_called_like_a_run_is_woken_as_one(make_loo
     await workflow.start()
     await within_limit(until(lambda: any(one.result.session_id == sid for one in ears.of(SendFinished))))
     assert asked == [sid]
+
+
+async def test_a_runner_that_cannot_drive_what_it_woke_leaves_it_to_others(
+    make_loop: MakeLoop, dsn: str, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await rested(make_loop(llm=Answers(), clock=clock), flow([LATER, agent("one")]))
+    back = elsewhere(make_loop, dsn, llm=Answers(), clock=clock)
+    drive_runs(back)
+    clock.advance(_HOUR_S)
+
+    async def away(loop: StatefulAgentLoop, session_id: str) -> None:
+        raise StoreUnavailableError("the database is away")
+
+    odd = list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: odd.append(context["message"]))
+    runner = TimerRunner(back, recover_every_s=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(StatefulAgentLoop, "drive_inbox", away)
+        await within_limit(runner.fire_due())
+        await within_limit(runner.drained())
+    gc.collect()
+    assert odd == []
+    await within_limit(back.recover())
+    assert (await get_run(back, run_id)).status is RunStatus.COMPLETED

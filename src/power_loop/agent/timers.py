@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
@@ -14,6 +13,7 @@ from power_loop.agent.loop import StatefulAgentLoop
 from power_loop.contracts.errors import (
     ConfigError,
     LoopClosedError,
+    SessionNotFoundError,
     StoreError,
     StoreNewerError,
 )
@@ -262,7 +262,11 @@ class TimerRunner:
             async with self._turns:
                 while self._woken[session_id]:
                     self._woken[session_id] = False
-                    with contextlib.suppress(LoopClosedError):
+                    try:
                         await self._loop.drive_inbox(session_id)
+                    except LoopClosedError:
+                        pass
+                    except (StoreError, SessionNotFoundError) as error:
+                        _LOG.warning("session %s was woken and is left to others: %s", session_id, error)
         finally:
             del self._woken[session_id]
