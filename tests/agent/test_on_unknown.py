@@ -189,10 +189,10 @@ async def test_a_tool_that_is_gone_cannot_run_again(make_loop: MakeLoop, tmp_pat
 
 async def test_the_loop_chooses_for_tools_that_do_not(make_loop: MakeLoop, tmp_path: Path) -> None:
     path, sid, _ = await died(make_loop, tmp_path, paying())
-    loop = make_loop(dsn=path, tool_registry=[paying()], config=LoopConfig(on_unknown="ask"))  # type: ignore[arg-type]
+    loop = make_loop(dsn=path, tool_registry=[paying()], config=LoopConfig(on_unknown="ask"))
     assert (await loop.resume(sid)).pending[0].wait_kind is WaitKind.OUTCOME
     with pytest.raises(ConfigError, match="give one of 'tell_model', 'ask', 'rerun'"):
-        LoopConfig(on_unknown="guess")  # type: ignore[arg-type]
+        LoopConfig(on_unknown="guess")
     with pytest.raises(ToolDefinitionError, match=r"OnUnknown\.ASK"):
         paying(on_unknown="guess")
 

@@ -111,7 +111,7 @@ async def test_switching_on_and_off_on_a_live_session_loses_nothing(make_loop: M
 
 
 async def test_a_send_that_waits_or_failed_is_shown_as_it_is_until_it_ends(make_loop: MakeLoop) -> None:
-    asks = ToolDefinition("ask", "Ask.", {"type": "object"}, effect="read")  # type: ignore[arg-type]
+    asks = ToolDefinition("ask", "Ask.", {"type": "object"}, effect="read")
     loop = make_loop(call("ask", id="c1"), LLMAuthError("no key"), "Thanks.", "On.", config=SHORT, tool_registry=[asks])
     store = await loop.get_store()
     session_id = await loop.new_session()

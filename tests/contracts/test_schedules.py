@@ -194,7 +194,7 @@ def test_a_zone_that_is_not_here_says_what_to_install() -> None:
         lambda: After(float("nan")),
         lambda: Every(0.5),
         lambda: Every(60, jitter_s=61),
-        lambda: Every(60, missed="later"),  # type: ignore[arg-type]
+        lambda: Every(60, missed="later"),
         lambda: Every(60, max_runs=0),
         lambda: Cron("0 0 * * *", ""),
         lambda: Cron(5),  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ WIDER = {
     "PermissionPolicy": {"rules", "mode"},
     "PermissionRule": {"permission"},
     "RuntimeEnv": {"workspace", "read_only_roots", "home", "variables", "protected", "unsearched"},
+    "ToolResult": {"content"},
     "ToolDefinition": {"effect", "on_unknown"},
     "WorkerBootstrap": {"tool_preset", "workspace", "read_only_roots", "variables", "import_paths"},
 }

@@ -7,9 +7,11 @@ from pathlib import Path
 from power_loop import (
     AgentLifecycle,
     AgentSpec,
+    ContentPart,
     Cron,
     Effect,
     Every,
+    ImagePart,
     LoopConfig,
     OnUnknown,
     Permission,
@@ -18,7 +20,9 @@ from power_loop import (
     PermissionRule,
     RuntimeEnv,
     StatefulAgentLoop,
+    TextPart,
     ToolDefinition,
+    ToolResult,
     create_llm_service_from_env,
     tool,
 )
@@ -53,7 +57,9 @@ async def main() -> None:
     others: tuple[AgentLifecycle, Missed, Missed] = (agent.lifecycle, every.missed, cron.missed)
     folders: tuple[Path, tuple[Path, ...], str | None] = (env.workspace, same.read_only_roots, worker.workspace)
     rules: tuple[PermissionRule, ...] = policy.rules
-    print(permissions, effects, others, folders, rules)
+    shown = ToolResult([TextPart("A chart:"), ImagePart(url="https://example.com/chart.png")])
+    seen: str | tuple[ContentPart, ...] = shown.content
+    print(permissions, effects, others, folders, rules, seen)
 
     # What is none of them is still found: these ignores would be reported if they were not needed.
     PermissionPolicy(mode=1)  # type: ignore[arg-type]

@@ -320,7 +320,7 @@ def test_a_tool_that_is_one_already_stays_what_it_is() -> None:
 
 @pytest.mark.parametrize("effect", list(Effect))
 def test_a_definition_takes_the_word_of_its_effect(effect: Effect) -> None:
-    made = ToolDefinition("ask", "Ask.", {"type": "object"}, lambda: "", effect=effect.value)  # type: ignore[arg-type]
+    made = ToolDefinition("ask", "Ask.", {"type": "object"}, lambda: "", effect=effect.value)
     assert made.effect is effect
     assert prepare(made).definition is made
 
@@ -344,7 +344,7 @@ def test_two_contexts_are_refused() -> None:
 
 def test_an_unknown_effect_is_refused_with_the_choices() -> None:
     with pytest.raises(ToolDefinitionError, match=r"'maybe' is none of Effect\.READ, Effect\.IDEMPOTENT, Effect\.ONCE"):
-        tool(effect="maybe")(weather.handler)  # type: ignore[arg-type]
+        tool(effect="maybe")(weather.handler)
 
 
 def test_a_tool_is_compiled_once() -> None:

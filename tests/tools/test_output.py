@@ -89,6 +89,10 @@ def test_waiting_stays_waiting() -> None:
     assert output_of(waiting) is waiting
 
 
+def test_a_result_of_a_list_is_that_of_a_tuple() -> None:
+    assert ToolResult([_IMAGE, TextPart("done")]) == ToolResult((_IMAGE, TextPart("done")))
+
+
 @pytest.mark.parametrize("returned", [object(), {"a": {1j}}, [_IMAGE, object()], ToolResult(object()), b"\xff"])  # type: ignore[arg-type]
 def test_what_cannot_be_shown_is_an_error_that_says_so(returned: Any) -> None:
     output = output_of(returned)

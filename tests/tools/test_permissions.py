@@ -246,7 +246,7 @@ def test_a_longer_command_is_never_allowed_more_than_one_of_its_programs(
         (lambda: PermissionRule(ALLOW, "a", None, {"command": "git*"}), "give it as command="),
         (lambda: PermissionRule(ALLOW, "a", None, ["b"]), "give a dict of patterns"),  # type: ignore[arg-type]
         (lambda: deny("a", reason="x" * 501), "give at most 500"),
-        (lambda: PermissionPolicy(mode="yolo"), "give one of 'read_only', 'ask_writes', 'auto'"),  # type: ignore[arg-type]
+        (lambda: PermissionPolicy(mode="yolo"), "give one of 'read_only', 'ask_writes', 'auto'"),
         (lambda: PermissionPolicy(("bash",)), "give a list of PermissionRules"),  # type: ignore[arg-type]
         (lambda: PermissionPolicy((allow("a"),) * 1_001), "at most 1000 are taken"),
         (lambda: PermissionPolicy(above=("a",)), "use policy.under"),  # type: ignore[arg-type]

@@ -240,7 +240,7 @@ def test_a_definition_that_cannot_be_offered_is_refused_with_the_reason(
 
 
 def test_all_reasons_come_at_once() -> None:
-    bad = ToolDefinition("a b", "", {"type": "array"}, lambda x: x, timeout_s=-1, effect="never")  # type: ignore[arg-type]
+    bad = ToolDefinition("a b", "", {"type": "array"}, lambda x: x, timeout_s=-1, effect="never")
     assert len(_problems(bad)) == 6
 
 

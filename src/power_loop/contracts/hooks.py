@@ -72,7 +72,7 @@ class Rewrite:
     """Goes on with something else: `content` of an input, `request` of a model call, `response` of a reply, `arguments`
     or `result` of a call."""
 
-    content: str | tuple[ContentPart, ...] | None = None
+    content: str | Sequence[ContentPart] | None = None
     request: LLMRequest | None = None
     response: LLMResponse | None = None
     arguments: Mapping[str, Any] | None = None

@@ -34,6 +34,15 @@ class ToolResult:
     content: str | tuple[ContentPart, ...]
     is_error: bool = False
 
+    if TYPE_CHECKING:  # what is given may be wider than what is kept
+
+        def __init__(self, content: str | Sequence[ContentPart], is_error: bool = False) -> None: ...
+
+    def __post_init__(self) -> None:
+        content: Any = self.content
+        if isinstance(content, list):
+            object.__setattr__(self, "content", tuple(content))
+
 
 @frozen
 class Waiting:

@@ -16,7 +16,7 @@ def test_folders_are_kept_absolute_and_without_links(tmp_path: Path, monkeypatch
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path)
-    env = RuntimeEnv("link")  # type: ignore[arg-type]  # a text will do
+    env = RuntimeEnv("link")  # a text will do
     assert env.workspace == Path(tmp_path).resolve() / "real"
     assert env.home == env.workspace
 
