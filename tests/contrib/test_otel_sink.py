@@ -26,7 +26,7 @@ from power_loop import Approve, ToolDefinition
 from power_loop.contrib.otel_sink import attach_otel_sink
 from power_loop.errors import LLMServerError, MissingExtraError
 from power_loop.testing import call, leak_check
-from power_loop.workflow import RunStatus, create_workflow
+from power_loop.workflow import PoolLimits, RunStatus, SubprocessExecutor, WorkerBootstrap, create_workflow
 from tests.agent.parts import within_limit
 from tests.contrib.parts import SUM, add, make_loop, run, with_researcher
 
@@ -140,6 +140,36 @@ async def test_the_leaves_of_a_workflow_work_below_its_run_and_that_where_it_was
     assert run_span is not None
     assert run_span["gen_ai.workflow.name"] == "pair"
     assert run_span["power_loop.send.status"] == "completed"
+
+
+async def test_a_leaf_in_a_worker_process_is_in_the_same_tree(tmp_path: Path, told: Told) -> None:
+    """The spans of a worker are made here, of the events that it streams: nothing of it is exported by itself."""
+    leaf = {
+        "id": "one",
+        "type": "agent",
+        "spec": {"name": "one", "system_prompt": "Work.", "tools": ["bash"]},
+        "input": "tea",
+    }
+    steps = [call("bash", {"command": "echo tea"}), "Done."]
+    bootstrap = WorkerBootstrap(tool_preset="core", llm="proxy")
+    async with (
+        make_loop(tmp_path, steps) as loop,
+        SubprocessExecutor(bootstrap, state_folder=tmp_path / "leaves", pool=PoolLimits(size=1, spare=0)) as executor,
+    ):
+        attach(loop.event_bus, told)
+        result = await within_limit(
+            create_workflow({"name": "tea", "root": leaf}, parent_loop=loop, executor=executor).run()
+        )
+    assert result.status is RunStatus.COMPLETED
+    assert [name.strip() for name in told.tree()] == [
+        "invoke_workflow tea",
+        "invoke_agent",
+        "chat scripted",
+        "execute_tool bash",
+        "chat scripted",
+    ]
+    assert len({span.context.trace_id for span in told.spans if span.context}) == 1
+    assert [name.count("  ") for name in told.tree()] == [0, 1, 2, 2, 2]
 
 
 async def test_a_turn_is_below_the_span_of_the_application_that_sent(tmp_path: Path, told: Told) -> None:
