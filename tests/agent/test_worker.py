@@ -244,7 +244,8 @@ async def test_a_session_that_cannot_be_driven_does_not_spin_and_holds_up_no_oth
             raise RuntimeError("a hook that is broken")
 
     loop.hooks.add(HookPoint.SEND_START, start)
-    bad, good = await loop.new_session(), await loop.new_session()
+    # Of those that came within the same millisecond the lower id is first.
+    bad, good = [await loop.new_session(session_id=name) for name in ("bad", "good")]
     for sid in (bad, good):
         await loop.enqueue(sid, "go")
     turns = list[Recovered]()
@@ -272,7 +273,7 @@ async def test_what_a_hook_refuses_is_gone_and_the_next_goes_on(make_loop: MakeL
 async def test_at_the_end_what_runs_comes_to_rest_and_nothing_more_is_begun(make_loop: MakeLoop) -> None:
     gate = Gate()
     loop = make_loop(gate.then("Done."))
-    first, second = await loop.new_session(), await loop.new_session()
+    first, second = [await loop.new_session(session_id=f"s{number}") for number in (1, 2)]
     for sid in (first, second):
         await loop.enqueue(sid, "go")
     worker = Worker(loop, concurrency=1)
