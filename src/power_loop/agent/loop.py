@@ -94,6 +94,7 @@ from power_loop.core.turn.outcome import pending_call
 from power_loop.core.turn.scope import TurnScope
 from power_loop.core.turn.seat import Listener, TurnSeat, join
 from power_loop.core.turn.turn import Turn, TurnKit
+from power_loop.runtime.host.identity import dead_among
 from power_loop.runtime.store.open import open_store, schema_policy_of
 from power_loop.tools.registry import ToolRegistry, ToolsLike
 
@@ -879,8 +880,8 @@ class StatefulAgentLoop:
         """Deliver timers that are due, as a `TimerRunner` does: those of these ids, or those that workflows made.
         Return the sessions that are to be driven behind it."""
         store = self._store or await self.get_store()
-        kit, owners = self._kit(store), await store.list_timer_owners(within_s=CLAIM_TTL_S)
-        dead = await asyncio.to_thread(lambda: [one for one in owners if kit.is_owner_dead(one)]) if owners else []
+        kit = self._kit(store)
+        dead = await dead_among(await store.list_timer_owners(within_s=CLAIM_TTL_S), kit.is_owner_dead)
         firing, seen, woken = Firing(self.hooks, self.event_bus), set[str](), list[str]()
         while True:
             claims = await store.claim_timers(

@@ -12,6 +12,7 @@ from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.records import Lease, StalledSession
 from power_loop.contracts.results import Found, Recovered, StatefulResult
 from power_loop.contracts.states import SendStatus
+from power_loop.runtime.host.identity import dead_among
 
 #: So many sessions are driven at the same time.
 CONCURRENCY = 8
@@ -59,8 +60,7 @@ class Recovery:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _find(self, *, limit: int, older_than_s: float) -> tuple[StalledSession, ...]:
-        owners = await self._store.list_owners()
-        dead = await asyncio.to_thread(lambda: [owner for owner in owners if self._is_owner_dead(owner)])
+        dead = await dead_among(await self._store.list_owners(), self._is_owner_dead)
         return await self._store.find_stalled(dead_owners=dead, older_than_ms=round(older_than_s * 1000), limit=limit)
 
     async def _drive(self, one: StalledSession, room: asyncio.Semaphore) -> Recovered | None:

@@ -21,7 +21,7 @@ from power_loop.contracts.numbers import is_number, is_whole
 from power_loop.contracts.ports import SessionStore
 from power_loop.contracts.timers import TimerClaim, TimerDelivery, check_timer_id
 from power_loop.core.stray import counting_task
-from power_loop.runtime.host.identity import is_owner_dead, new_owner_id
+from power_loop.runtime.host.identity import dead_among, new_owner_id
 
 _LOG = logging.getLogger("power_loop")
 
@@ -184,8 +184,7 @@ class TimerRunner:
         at_s = asyncio.get_running_loop().time()
         if at_s < self._not_before_s:
             return []
-        owners = await store.list_timer_owners(within_s=self._claim_ttl_s)
-        dead = await asyncio.to_thread(lambda: [owner for owner in owners if is_owner_dead(owner)])
+        dead = await dead_among(await store.list_timer_owners(within_s=self._claim_ttl_s))
         self._not_before_s = at_s + self._poll_s / 2
         return dead
 

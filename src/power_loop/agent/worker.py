@@ -31,6 +31,7 @@ from power_loop.contracts.ports import Listener
 from power_loop.contracts.records import Lease, StalledSession
 from power_loop.contracts.results import Found, Recovered, StatefulResult
 from power_loop.core.turn.scope import TurnScope
+from power_loop.runtime.host.identity import dead_among
 
 _LOG = logging.getLogger("power_loop")
 
@@ -202,8 +203,7 @@ class Worker:
         at_s = asyncio.get_running_loop().time()
         if at_s < self._not_before_s:
             return []
-        owners = await place.store.list_owners()
-        dead = await asyncio.to_thread(lambda: [owner for owner in owners if place.is_owner_dead(owner)])
+        dead = await dead_among(await place.store.list_owners(), place.is_owner_dead)
         # As long as there are some, what they left is to be found.
         self._not_before_s = at_s if dead else at_s + self._poll_s / 2
         return dead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
@@ -100,6 +101,16 @@ def connections(server: Server, dsn: str) -> int:
     else:
         query = f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}'"
     return int(server.run(query)[0][0])
+
+
+async def connections_go_to(server: Server, dsn: str, count: int) -> bool:
+    """Wait until so many are connected to a database: a server takes its time to notice who has left. False if it is
+    not so in time."""
+    for _ in range(600):
+        if connections(server, dsn) == count:
+            return True
+        await asyncio.sleep(0.02)
+    return False
 
 
 def open_transactions(server: Server, dsn: str) -> int:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from power_loop.testing.conformance.projections import end_with, row
 from tests.conformance.parts import accepted, new_session, one_send
 from tests.runtime.store.server_parts import (
     KINDS,
-    connections,
+    connections_go_to,
     database_of,
     has,
     keys,
@@ -473,15 +473,21 @@ async def test_the_end_of_the_process_commits_what_was_begun_and_leaves_no_conne
     _run(_EXIT, dsn)
     rows = server.run("SELECT COUNT(*) FROM t", dsn=dsn)
     assert rows[0][0] == 20
-    assert await _count_goes_to(server, dsn, 0)
+    assert await connections_go_to(server, dsn, 0)
 
 
-async def _count_goes_to(server: Server, dsn: str, count: int) -> bool:
-    for _ in range(600):
-        if connections(server, dsn) == count:
-            return True
-        await asyncio.sleep(0.02)
-    return False
+@contextlib.asynccontextmanager
+async def stopped(script: str, dsn: str) -> AsyncIterator[None]:
+    """Have a process that stops itself stand still as long as the block lasts."""
+    process = subprocess.Popen([sys.executable, "-c", script, dsn], cwd=ROOT)  # noqa: ASYNC220 - it is told by its pid
+    try:
+        _, status = await asyncio.to_thread(os.waitpid, process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        yield
+    finally:
+        process.send_signal(signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            process.wait()
 
 
 async def test_a_process_stopped_in_a_transaction_does_not_hold_its_rows_for_ever(server: Server, dsn: str) -> None:
@@ -499,17 +505,9 @@ async def test_a_process_stopped_in_a_transaction_does_not_hold_its_rows_for_eve
         "database.on_point = stop\n"
         "asyncio.run(database.write('put', put(database, 'a')))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, dsn], cwd=ROOT)  # noqa: ASYNC220 - it is told by its pid
-    try:
-        _, status = await asyncio.to_thread(os.waitpid, process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
-        async with opened(dsn, "lock_timeout_s=5&retry_s=60") as database:
-            assert await database.write("put", put(database, "a")) == "a"
-            assert await keys(database) == ["a"]
-    finally:
-        process.send_signal(signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            process.wait()
+    async with stopped(script, dsn), opened(dsn, "lock_timeout_s=5&retry_s=60") as database:
+        assert await database.write("put", put(database, "a")) == "a"
+        assert await keys(database) == ["a"]
 
 
 async def test_a_process_stopped_in_the_middle_of_a_statement_does_not_hold_its_rows_for_ever(
@@ -537,15 +535,8 @@ async def test_a_process_stopped_in_the_middle_of_a_statement_does_not_hold_its_
         "    await tx.execute(\"UPDATE t SET body = $1 WHERE id = 'a'\", ('second',))\n"
         "asyncio.run(database.write('put', body))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, dsn], cwd=ROOT)  # noqa: ASYNC220 - it is told by its pid
-    try:
-        _, status = await asyncio.to_thread(os.waitpid, process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
+    async with stopped(script, dsn):
         monkeypatch.setattr(postgres, "IDLE_IN_TRANSACTION_MS", 1_000)
         async with opened(dsn, "lock_timeout_s=0.5&retry_s=60") as database:
             assert await database.write("put", put(database, "a")) == "a"
             assert await keys(database) == ["a"]
-    finally:
-        process.send_signal(signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            process.wait()

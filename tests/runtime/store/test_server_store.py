@@ -16,10 +16,9 @@ from power_loop.runtime.store import open as opening
 from power_loop.runtime.store.open import open_store
 from power_loop.runtime.store.sessions import Sessions
 from power_loop.testing import ScriptedLLM, call
-from tests.agent.parts import until
 from tests.conformance.parts import accepted, new_session, one_send
 from tests.runtime.store.parts import store_threads
-from tests.runtime.store.server_parts import KINDS, connections, database_of, server_of
+from tests.runtime.store.server_parts import KINDS, connections, connections_go_to, database_of, server_of
 from tests.servers import Server
 
 # As long as one may be.
@@ -68,7 +67,7 @@ async def test_handles_of_many_event_loops_share_one_pool(server: Server) -> Non
         assert len(store_threads()) == 1
         assert len((await keeper.list_sessions()).items) == 12
         await keeper.aclose()
-        await until(lambda: connections(server, dsn) == 0)  # a server takes its time to notice who has left
+        assert await connections_go_to(server, dsn, 0)
 
 
 async def test_a_forgotten_handle_lets_the_database_go(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +81,7 @@ async def test_a_forgotten_handle_lets_the_database_go(server: Server, monkeypat
         for thread in threads:
             await asyncio.to_thread(thread.join, 30)
         assert store_threads() == []
-        await until(lambda: connections(server, dsn) == 0)
+        assert await connections_go_to(server, dsn, 0)
 
 
 async def test_a_pooler_is_served_without_prepared_statements_and_with_settings_of_each_transaction() -> None:

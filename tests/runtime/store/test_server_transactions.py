@@ -23,6 +23,7 @@ from power_loop.runtime.store.sql.server import ServerDatabase
 from tests.runtime.store.server_parts import (
     KINDS,
     connections,
+    connections_go_to,
     keys,
     open_transactions,
     opened,
@@ -459,15 +460,7 @@ async def test_a_closed_database_refuses_and_a_second_close_does_nothing(ground:
     await ground.database.aclose()
     with pytest.raises(StoreError, match="was closed"):
         await ground.database.write("put", put(ground.database, "a"))
-    assert await has_gone(ground)
-
-
-async def has_gone(ground: Ground) -> bool:
-    for _ in range(600):
-        if connections(ground.server, ground.dsn) == 0:
-            return True
-        await asyncio.sleep(0.02)
-    return False
+    assert await connections_go_to(ground.server, ground.dsn, 0)
 
 
 async def test_points_are_told_around_every_commit(ground: Ground) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,3 +61,8 @@ def is_owner_dead(owner: str) -> bool:
         return False
     pid = int(parts[1])
     return pid != os.getpid() and _started(pid) != parts[2]
+
+
+async def dead_among(owners: Sequence[str], is_dead: Callable[[str], bool] = is_owner_dead) -> list[str]:
+    """Return those of some owners whose processes are known to be dead; it is looked for beside the event loop."""
+    return await asyncio.to_thread(lambda: [owner for owner in owners if is_dead(owner)]) if owners else []
