@@ -538,6 +538,7 @@ async def crowd(life: Life) -> list[str]:
             await loop.new_session(session_id=session_id)
         result = await loop.send(story.text, session_id=session_id, request_id=story.name)
         os.write(life.told, f"{session_id}\n".encode())
+        mutants.believed.set()
         return result.final_text
 
     return await asyncio.gather(*map(one, stories.CROWD))

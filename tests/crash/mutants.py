@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import inspect
 import os
@@ -40,6 +39,10 @@ from power_loop.workflow.journal import Journal, StepState
 _NOTHING: Any = ("SELECT 1", ())
 # How to mend what was broken, the last first.
 _UNDONE: list[Callable[[], None]] = []
+# Is set by a client that was told its answer.
+believed = threading.Event()
+# Nothing waits for so long unless it is broken.
+_LONG_S = 60.0
 _SAME_EPOCH = (r"epoch = epoch \+ 1", "epoch = epoch")
 
 
@@ -220,11 +223,10 @@ def tells_before_commit() -> None:
 
     def make_hasty(self: Any, file: Any, point: Any, *more: Any) -> None:
         def tell(place: str, batch: Any) -> None:
-            if place == "commit.before" and all(job.move == "append_reply" for job in batch):
-                done, batch = batch, [copy.copy(job) for job in batch]
-                sqlite_threads._release(list(done))
-                # So that who waits has the time to believe it.
-                time.sleep(0.2)
+            replies = [job for job in batch if job.move == "append_reply"] if place == "commit.before" else []
+            if replies:
+                sqlite_threads._release(replies)
+                believed.wait(_LONG_S)
             point(place, batch)
 
         make(self, file, tell, *more)
