@@ -162,7 +162,8 @@ def test_a_run_that_rests_is_stopped_without_an_agent_unless_it_undoes(folder: P
 
 def test_a_run_that_is_not_there_is_told_of_in_a_line(folder: Path) -> None:
     workflow(folder, "run", "good.json", "--app", "my_agent:make")
-    for action in (("status", "run_x"), ("cancel", "run_x"), ("resume", "run_x", "--app", "my_agent:make")):
+    more = ("--app", "my_agent:make")
+    for action in (("status", "run_x"), ("cancel", "run_x"), ("resume", "run_x", *more), ("signal", "run_x", "go")):
         done = run("workflow", *action, "--dsn", "app.db", folder=folder)
         assert done.returncode == 1
         assert "[workflow.not_found]" in done.stderr

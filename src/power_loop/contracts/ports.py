@@ -407,7 +407,7 @@ class SessionStore(Protocol):
         ...
 
     async def signal_run(self, run_id: str, name: str, value: Any = None) -> WorkflowSignalRecord:
-        """Leave a signal to a run, and signal its engine. Raises `session.not_found`, `input.invalid` for a run that
+        """Leave a signal to a run, and signal its engine. Raises `workflow.not_found`, `input.invalid` for a run that
         has ended."""
         ...
 

@@ -314,7 +314,7 @@ async def signal_run(loop: StatefulAgentLoop, run_id: str, name: str, value: Any
     gets `value`, now or when it comes to that. A person's step has its path as the name.
 
     A run that rests goes on in the background of this process, and where that ends before, `recover()` and workers find
-    it. Raises `session.not_found`, `input.invalid` for a run that has ended.
+    it. Raises `workflow.not_found`, `input.invalid` for a run that has ended.
     """
     store = await loop.get_store()
     signal = await store.signal_run(run_id, name, value)

@@ -157,7 +157,14 @@ async def test_wrong_questions_get_a_sentence(loop: StatefulAgentLoop, visit: Vi
     }.items():
         answer = await visitor.ask("GET", path)
         assert (answer.status, bool(answer.value["error"])) == (status, True), (path, answer)
-    for body in ({}, {"session_id": 3}, {"session_id": "no"}, {"session_id": "no", "answers": [1]}):
+    asked = [
+        {},
+        {"session_id": 3},
+        {"session_id": "no"},
+        {"session_id": "\ud800"},
+        {"session_id": "no", "answers": [1]},
+    ]
+    for body in asked:
         assert (await visitor.ask("POST", "/api/resume", body)).status in (400, 409)
     assert (await visitor.ask("POST", "/api/resume", [1])).status == 400
     assert (await visitor.ask("POST", "/api/fork", {"session_id": "no", "at": "x"})).status == 409

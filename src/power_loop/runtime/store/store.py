@@ -754,9 +754,8 @@ class SqlSessionStore(Operations):
         await self._runs.advance(lease, write, at_seq=at_seq, send_index=send_index, end=end)
 
     async def signal_run(self, run_id: str, name: str, value: Any = None) -> WorkflowSignalRecord:
-        """Leave a signal to a run, and signal its engine. Raises `session.not_found`, `input.invalid` for a run that
+        """Leave a signal to a run, and signal its engine. Raises `workflow.not_found`, `input.invalid` for a run that
         has ended."""
-        _check_id(run_id)
         return await self._runs.signal(run_id, name, value)
 
     async def get_run(self, run_id: str) -> WorkflowRunRecord:

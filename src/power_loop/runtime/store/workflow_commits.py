@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from power_loop.contracts.clock import Clock
-from power_loop.contracts.errors import InputError, RunNotFoundError, StoreCorruptError
+from power_loop.contracts.errors import InputError, RunNotFoundError, SessionNotFoundError, StoreCorruptError
 from power_loop.contracts.messages import clean_text
 from power_loop.contracts.records import Lease
+from power_loop.contracts.session_ids import is_session_id
 from power_loop.contracts.timers import TimerState
 from power_loop.contracts.workflow_runs import (
     NewRun,
@@ -139,12 +140,16 @@ class RunCommits:
         if not isinstance(given, str) or not given.strip() or len(given) > _MAX_NAME_CHARS:
             raise InputError(f"the name of a signal is {name!r:.80}: give text of 1 to {_MAX_NAME_CHARS} characters")
         text = encode_value(value, "value of a signal")
+        _check_id(run_id)
         at_ms, op, position = self._clock.now_ms(), new_op(), 0
 
         async def body(tx: Transaction) -> WorkflowSignalRecord:
             nonlocal position
             # First, which orders signals among each other and with the moves of the engine.
-            await self._sessions.signal(tx, run_id)
+            try:
+                await self._sessions.signal(tx, run_id)
+            except SessionNotFoundError:
+                raise _no_run(run_id) from None
             run = await self._get(tx, run_id)
             if run.ended_at_ms is not None:
                 raise InputError(f"run {run_id!r} has ended as {run.state!r}, so that it hears no signal any more")
@@ -166,12 +171,14 @@ class RunCommits:
 
     async def get(self, run_id: str) -> WorkflowRunRecord:
         """Return a run. Raises `workflow.not_found`."""
+        _check_id(run_id)
         return await self._database.read(lambda tx: self._get(tx, run_id))
 
     async def journal(
         self, run_id: str
     ) -> tuple[WorkflowRunRecord, tuple[WorkflowStepRecord, ...], tuple[WorkflowSignalRecord, ...]]:
         """Return a run with its steps and signals, in one snapshot."""
+        _check_id(run_id)
 
         async def body(
             tx: Transaction,
@@ -196,7 +203,17 @@ class RunCommits:
     async def _get(self, tx: Transaction, run_id: str) -> WorkflowRunRecord:
         found = await self._rows.get(tx, run_id)
         if found is None:
-            raise RunNotFoundError(
-                f"there is no run {run_id!r} in this store: list_runs() tells which there are", session_id=run_id
-            )
+            raise _no_run(run_id)
         return found
+
+
+def _check_id(run_id: str) -> None:
+    """Refuse an id that no run can have, before a database has to compare it."""
+    if not is_session_id(run_id):
+        raise _no_run(run_id)
+
+
+def _no_run(run_id: str) -> RunNotFoundError:
+    return RunNotFoundError(
+        f"there is no run {run_id!r:.200} in this store: list_runs() tells which there are", session_id=run_id
+    )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from power_loop import After, SendStatus, SessionState, SessionStore
-from power_loop.errors import InputError, LeaseLostError, RunNotFoundError, SessionNotFoundError, StoreCorruptError
+from power_loop.errors import InputError, LeaseLostError, RunNotFoundError, StoreCorruptError
 from power_loop.messages import user_message
 from power_loop.storage import (
     ANY_SIGNALS,
@@ -267,8 +267,12 @@ async def signals_stand_in_order_and_reach_one_step_each(store: SessionStore) ->
 @check()
 async def nobody_signals_a_run_that_is_none_or_has_ended(store: SessionStore) -> None:
     held = await begun(store)
-    with raises(SessionNotFoundError):
-        await store.signal_run("run_2", "go")
+    # The last is an id that no session can have.
+    for run_id in ("run_2", "run_\ud800"):
+        with raises(RunNotFoundError):
+            await store.signal_run(run_id, "go")
+        with raises(RunNotFoundError):
+            await store.read_journal(run_id)
     for name in ("", "x" * 256):
         with raises(InputError):
             await store.signal_run("run_1", name)
