@@ -12,7 +12,7 @@ from power_loop import StatefulAgentLoop
 from power_loop.contrib.inspect import Inspector
 from power_loop.testing import ScriptedLLM
 
-from .visitor import Visitor
+from .visitor import LIMIT_S, Visitor
 
 Visit = Callable[..., Awaitable[Visitor]]
 
@@ -30,6 +30,13 @@ async def visit() -> AsyncIterator[Visit]:
     yield make
     for one in opened:
         await one.aclose()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an inspector wait for the end of what it is asked to do, however busy the machine: a refusal that comes late
+    is told to the page otherwise, and not in the answer."""
+    monkeypatch.setattr("power_loop.contrib.inspect.inspector._REFUSAL_S", LIMIT_S)
 
 
 @pytest.fixture

@@ -143,6 +143,7 @@ async def test_what_is_no_request_is_refused(name: str, loop: StatefulAgentLoop,
     assert await visitor.read("sessions") == {"sessions": [], "next_cursor": None}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_wrong_questions_get_a_sentence(loop: StatefulAgentLoop, visit: Visit) -> None:
     visitor = await visit(loop, can_write=True, can_drive=True)
     for path, status in {

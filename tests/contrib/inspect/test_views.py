@@ -28,6 +28,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.mark.promise("inspector")
+@pytest.mark.usefixtures("patient")
 async def test_everything_is_shown_and_answered_on_every_database(site: Site, visit: Visit) -> None:
     ids = await build(site.dsn)
     async with make_waiting(site.dsn) as loop:
