@@ -16,7 +16,7 @@ from power_loop.testing import ScriptedLLM
 from .parts import LIMIT_S
 
 #: After so long a child that hangs is ended by its own alarm.
-_ALARM_S = 20
+_ALARM_S = 60
 
 
 def of_child(work: Callable[[], Any]) -> Any:

@@ -19,7 +19,7 @@ from power_loop.messages import ToolResultPart
 from power_loop.testing import call, calls
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, answers, said, until, within_limit
+from .parts import LIMIT_S, Ears, Gate, answers, pass_time, said, until, within_limit
 
 #: Ways to cancel: each starts a send and gives what cancels it.
 Way = Callable[[StatefulAgentLoop, str], tuple["asyncio.Task[StatefulResult]", Callable[[], Any]]]
@@ -89,7 +89,7 @@ async def test_a_turn_is_cancelled_in_its_tools_and_every_call_is_settled(make_l
         """Block."""
         tokens.append(ctx.cancellation)
         entered.set()
-        go_on.wait(30)
+        go_on.wait(LIMIT_S)
         return "too late"
 
     @tool
@@ -128,7 +128,7 @@ async def test_the_late_outcome_of_a_cancelled_thread_changes_nothing(make_loop:
     def block(ctx: ToolContext) -> str:
         """Block."""
         entered.set()
-        go_on.wait(30)
+        go_on.wait(LIMIT_S)
         ctx.progress("too late")
         left.set()
         return "too late"
@@ -166,8 +166,11 @@ async def test_a_time_limit_of_the_application_ends_a_send(make_loop: MakeLoop) 
     gate = Gate()
     loop = make_loop(gate.then("Never."), "Fine.")
     sid = await loop.new_session()
+    sending = asyncio.create_task(asyncio.wait_for(loop.send("go", session_id=sid), 1_000))
+    await gate.someone()
+    pass_time(1_000)
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(loop.send("go", session_id=sid), 0.5)
+        await within_limit(sending)
     assert gate.cancelled == 1
     assert (await loop.send("again", session_id=sid)).final_text == "Fine."
 
@@ -564,7 +567,7 @@ async def test_a_call_that_waits_for_a_thread_is_never_run_once_it_is_given_up(
     def hold() -> str:
         """Hold the only thread."""
         entered.set()
-        gate.wait(30)
+        gate.wait(LIMIT_S)
         ran.append("hold")
         return "held"
 
@@ -579,7 +582,7 @@ async def test_a_call_that_waits_for_a_thread_is_never_run_once_it_is_given_up(
     ears = Ears(loop)
     sid = await loop.new_session()
     turn = asyncio.create_task(loop.send("a", session_id=sid))
-    assert await asyncio.to_thread(entered.wait, 30)
+    assert await asyncio.to_thread(entered.wait, LIMIT_S)
     if how == "timeout":
         await until(lambda: any(one.name == "pay" for one in ears.of(ToolCallFinished)))
         gate.set()
@@ -609,6 +612,7 @@ async def test_a_send_that_is_cancelled_at_any_step_leaves_no_coroutine_behind(m
     loop = make_loop(*["Fine."] * 40)
     loop.hooks.add("send.end", lambda context: asyncio.sleep(0))
     sids = [await loop.new_session() for _ in range(20)]
+    gc.collect()  # what other tests left is not told of here
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for steps, sid in enumerate(sids):

@@ -182,7 +182,10 @@ async def test_cancelling_a_close_does_not_undo_it(make_loop: MakeLoop) -> None:
 # ---- the bus ----
 
 
-def test_at_the_end_of_a_script_background_subscribers_have_seen_the_last_event(dsn: str) -> None:
+def test_at_the_end_of_a_script_background_subscribers_have_seen_the_last_event(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AgentEventBus.aclose, "__kwdefaults__", {"timeout_s": LIMIT_S})
     late, blocking = list[str](), list[str]()
 
     async def note(event: AgentEvent) -> None:
@@ -204,16 +207,17 @@ async def test_closing_a_loop_ends_a_subscriber_that_hangs(
     make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AgentEventBus.aclose, "__kwdefaults__", {"timeout_s": 0.01})
-    loop, ends = make_loop("Hello."), list[str]()
+    loop, ends, gate = make_loop("Hello."), list[str](), Gate()
 
     async def hang(event: AgentEvent) -> None:
         try:
-            await asyncio.Event().wait()
+            await gate.passing()
         finally:
             ends.append(event.type)
 
     loop.event_bus.subscribe(hang, background=True)
     await loop.new_session()
+    await gate.someone()
     await within_limit(loop.aclose())
     assert ends == ["session.created"]
 

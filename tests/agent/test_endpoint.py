@@ -28,7 +28,7 @@ from power_loop.testing import FrozenClock
 from tests.model_server import Answer, ModelServer, Reasoning, Text, ToolCall, call, calls, faults, refuse, say
 
 from .conftest import MakeLoop
-from .parts import Ears, said, within_limit
+from .parts import LIMIT_S, Ears, said, within_limit
 
 Connect = Callable[..., Any]
 
@@ -113,11 +113,11 @@ async def test_cancelling_closes_the_stream_of_the_model(make_loop: MakeLoop, co
         loop = make_loop(llm=connect(server))
         sid = await loop.new_session()
         turn = asyncio.create_task(loop.send("Which?", session_id=sid))
-        await server.wait_for_hang()
+        await server.wait_for_hang(timeout_s=LIMIT_S)
         assert await loop.cancel(sid)
         result = await within_limit(turn)
         assert result.status is SendStatus.CANCELLED
-        await server.wait_until(lambda: server.requests[0].client_left)
+        await server.wait_until(lambda: server.requests[0].client_left, timeout_s=LIMIT_S)
         assert (await loop.send("Again?", session_id=sid)).final_text == "Fine."
 
 

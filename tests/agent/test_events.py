@@ -43,7 +43,7 @@ from power_loop.events import (
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, until, within_limit
+from .parts import LIMIT_S, Ears, Gate, until, within_limit
 
 
 @tool
@@ -78,7 +78,7 @@ class Auditor:
         self.missing: list[str] = []
 
     def hear(self, event: AgentEvent) -> None:
-        self._thread.submit(lambda: asyncio.run(self._look(event))).result(30)
+        self._thread.submit(lambda: asyncio.run(self._look(event))).result(LIMIT_S)
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -239,7 +239,7 @@ async def test_a_background_subscriber_may_be_slow_and_gets_everything_in_order(
     loop.event_bus.subscribe(hear, background=True)
     sid = await loop.new_session()
     await loop.send("go", session_id=sid)
-    assert await loop.event_bus.drain()
+    assert await loop.event_bus.drain(timeout_s=LIMIT_S)
     assert slow == [event.seq for event in ears.events]
 
 

@@ -18,7 +18,7 @@ from power_loop.testing import call, calls
 from power_loop.tools import Waiting
 
 from .conftest import MakeLoop
-from .parts import Ears, answers, error_answers, said, within_limit
+from .parts import LIMIT_S, Ears, answers, error_answers, said, within_limit
 
 RAN: list[Any] = []
 UNKNOWN = "may or may not have happened"
@@ -216,7 +216,7 @@ async def test_a_probe_that_takes_longer_than_its_tool_may_cannot_tell(
     release = threading.Event()
 
     def probe(key: str) -> str:
-        release.wait(30)
+        release.wait(LIMIT_S)
         return "paid"
 
     async def probe_async(key: str) -> str:
