@@ -152,7 +152,7 @@ def test_a_script_may_mix_both_kinds(dsn: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_goes_on_with_the_handle_of_its_parent(dsn: str) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "tests.agent.forking", dsn]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S + 30, check=False)
     assert ended.returncode == 0, ended.stderr
     said = json.loads(ended.stdout)
     assert said["child"]["text"] == said["parent"]["text"] == "Hello."
