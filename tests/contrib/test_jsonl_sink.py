@@ -91,7 +91,7 @@ async def main():
     attach_jsonl_sink(bus, sys.argv[1], max_bytes=20_000, max_files=None)
     for nth in range(200):
         bus.emit(SendFailed("internal", f"{sys.argv[2]}-{nth}"), session_id="s")
-    await bus.aclose()
+    await bus.aclose(timeout_s=float(sys.argv[3]))
 
 asyncio.run(main())
 """
@@ -99,8 +99,8 @@ asyncio.run(main())
 
 def test_several_processes_write_one_file_in_one_order_without_a_gap(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in "abc"]
-    assert [writer.wait(LIMIT_S) for writer in writers] == [0, 0, 0]
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name, str(LIMIT_S)]) for name in "abc"]
+    assert [writer.wait(2 * LIMIT_S) for writer in writers] == [0, 0, 0]
     texts = told(path)
     for name in "abc":
         assert [text for text in texts if text.startswith(name)] == [f"{name}-{nth}" for nth in range(200)]

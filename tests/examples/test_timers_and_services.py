@@ -8,7 +8,7 @@ import http.server
 import json
 import re
 import signal
-import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -58,20 +58,18 @@ def test_queue_and_workers(stage: Stage) -> None:
 
 @contextmanager
 def running(stage: Stage, name: str) -> Iterator[Any]:
-    """Run a server as a process of its own; yield it with its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    stage.patch.setenv("PORT", str(port))
-    process = stage.start(name, stderr=-3)
+    """Run a server as a process of its own; yield it with its address."""
+    # Only who serves on a port knows that it is free: it takes one, and says which.
+    stage.patch.setenv("PORT", "0")
+    process = stage.start(name, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said = ""
     try:
-        for _ in range(3000):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, "the server did not start"
-            threading.Event().wait(0.02)
-        yield process, f"http://127.0.0.1:{port}"
+        while (address := re.search(r"running on (http://\S+)", said)) is None:
+            line = process.stderr.readline()
+            assert line, f"the server did not start: {said}"
+            said += line
+        yield process, address[1]
     finally:
         process.kill()
         process.communicate(timeout=LIMIT_S)

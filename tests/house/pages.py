@@ -24,7 +24,7 @@ from tests.model_server import ThreadedModelServer, steps_from_json
 
 ROOT = Path(__file__).resolve().parents[2]
 # Far more than any block takes; a block that waits for ever fails here, with its place.
-BLOCK_LIMIT_S = 30.0
+BLOCK_LIMIT_S = 100.0
 
 _BLOCK = re.compile(
     r"(?:^<!-- model: (?P<model>(?:(?!-->).)*?) -->\s*\n)?^(?P<indent> *)```(?P<language>\w+)\n(?P<source>.*?)^ *```$",

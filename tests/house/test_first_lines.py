@@ -13,7 +13,7 @@ import pytest
 
 from tests.model_server import ModelServerProcess
 
-LIMIT_S = 60
+LIMIT_S = 150
 
 FIRST_BLOCK = """\
 from power_loop import StatefulAgentLoop, create_llm_service_from_env

@@ -13,11 +13,13 @@ from scripts import print_architecture, state_picture
 from scripts.print_architecture import PARTS, first_sentence, printed
 
 ROOT = Path(__file__).resolve().parents[2]
+# Far more than it takes, on a machine that has much else to do.
+LIMIT_S = 150
 
 
 def test_every_printed_part_is_up_to_date() -> None:
     command = [sys.executable, "-m", "scripts.print_architecture", "--check"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 
 from tests.house.pages import ROOT
 
+# Far more than the site takes, on a machine that has much else to do.
+LIMIT_S = 600
+
 pytest.importorskip("material", reason="mkdocs-material is not installed: the extra docs brings it")
 
 
@@ -19,9 +23,13 @@ pytest.importorskip("material", reason="mkdocs-material is not installed: the ex
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the site, as `make docs` builds it."""
     folder = tmp_path_factory.mktemp("site")
+    # It has a limit of its own.
+    faulthandler.cancel_dump_traceback_later()
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
+import random
 import shutil
 import socket
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,10 +28,25 @@ PORT = "8000"
 POSTGRES = "postgresql://app:secret@localhost/app"
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+# Below those that a system gives to whoever asks for any: the server of a page takes its port several times, and nobody
+# gets it meanwhile by chance.
+PORTS = range(20_000, 30_000)
+
+
+@contextlib.contextmanager
+def free_port() -> Iterator[int]:
+    """Yield a port that is free, and stays so: who holds the one of UDP has reserved that of TCP among these tests."""
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket(type=socket.SOCK_DGRAM) as reserved, socket.socket() as tried:
+            try:
+                reserved.bind(("127.0.0.1", port))
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            tried.close()
+            yield port
+            return
+    raise AssertionError("no port is free")
 
 
 @pytest.mark.promise("tutorials")
@@ -37,21 +55,20 @@ def test_it_does_what_it_says_from_an_empty_folder_on(page: str, tmp_path: Path)
     if page.startswith("3-") and sys.platform != "linux":
         pytest.skip("a worker gives the network up by itself on Linux only")
     text = (FOLDER / page).read_text("utf-8")
-    text = text.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{(port := free_port())}").replace(
-        f"--port {PORT}", f"--port {port}"
-    )
-    if POSTGRES in text:
-        kind = find_server("postgres")
-        if kind.missing is not None:
-            pytest.skip(str(kind))
-        server = shared_server("postgres")
-        dsn = server.new_database()
-        try:
-            follow(page, text.replace(POSTGRES, dsn), tmp_path)
-        finally:
-            server.drop_database(dsn)
-    else:
-        follow(page, text, tmp_path)
+    with free_port() as port:
+        text = text.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{port}").replace(f"--port {PORT}", f"--port {port}")
+        if POSTGRES in text:
+            kind = find_server("postgres")
+            if kind.missing is not None:
+                pytest.skip(str(kind))
+            server = shared_server("postgres")
+            dsn = server.new_database()
+            try:
+                follow(page, text.replace(POSTGRES, dsn), tmp_path)
+            finally:
+                server.drop_database(dsn)
+        else:
+            follow(page, text, tmp_path)
 
 
 def follow(page: str, text: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import power_loop
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "power_loop"
-LIMIT_S = 60
+LIMIT_S = 150
 
 # Adapters of optional packages import them inside a function; every module is importable without them.
 IMPORT_ALL = """

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-STOP_S = 10.0
+# What it was told last is in its log by then, be the machine ever so busy.
+STOP_S = 60.0
 
 
 class ModelServerProcess:

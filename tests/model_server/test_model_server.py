@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from . import ModelServer, ModelServerProcess, ScriptError, ThreadedModelServer, call, faults, say, steps_from_json
+from .process import STOP_S
 from .raw_client import RawClient
 
 PATH = "/v1/chat/completions"
@@ -206,7 +207,7 @@ def test_the_process_ends_on_sigterm() -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"listening http://127.0.0.1:")
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(STOP_S) == 0
 
 
 # --- the benchmark endpoint ---

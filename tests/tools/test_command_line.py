@@ -93,7 +93,7 @@ def run_by_bash(command: str, stubs: Path, folder: Path) -> tuple[list[tuple[str
     work = folder / "work"
     work.mkdir(exist_ok=True)
     env = {"PATH": str(stubs), "STUB_LOG": str(log), "LC_ALL": "C.UTF-8", "HOME": str(folder)}
-    program = Program((BASH, "--noprofile", "--norc", "-c", "--", command), env, folder=str(work), timeout_s=20.0)
+    program = Program((BASH, "--noprofile", "--norc", "-c", "--", command), env, folder=str(work), timeout_s=100.0)
     ended = run_blocking(program)
     assert ended.cause is EndCause.EXIT
     assert os.listdir(work) == [], command

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from power_loop import RuntimeEnv, StatefulAgentLoop
@@ -199,9 +199,12 @@ def test_an_edit_leaves_every_other_byte_as_it_was(
     before: bytes, after: bytes, mark: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     before, after = (part.replace(b"\0", b"-").replace(b"\xfe", b"-") for part in (before, after))
+    whole = mark + before + b"<here>" + after
+    # A document is not read as text, and what stands there twice is not changed.
+    assume(not whole.startswith(b"%PDF-") and whole.count(b"<here>") == 1)
     folder = tmp_path_factory.mktemp("edit")
     hand = Hand(file_tools(RuntimeEnv(folder)))
-    (folder / "a").write_bytes(mark + before + b"<here>" + after)
+    (folder / "a").write_bytes(whole)
     hand("read_file", path="a")
     hand("edit_file", path="a", old_text="<here>", new_text="there")
     assert (folder / "a").read_bytes() == mark + before + b"there" + after
