@@ -143,6 +143,7 @@ async def _decided(turn: Turn) -> Action:
 async def _call_model(turn: Turn, concludes: SendStatus | None) -> None:
     await turn.prove_lease()
     turn.round += 1
+    turn.hearings = 0
     turn.announce(RoundStarted())
     if turn.kit.hooks.has(HookPoint.ROUND_START):
         started: RoundStartContext = turn.context_of(RoundStartContext)

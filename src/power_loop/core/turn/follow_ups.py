@@ -37,7 +37,9 @@ async def take_inputs(turn: Turn) -> None:
     if turn.lease.signals == heard:
         # Else the watch has heard, since the look, of something that may stand behind it.
         turn.next_input = NextInput.NONE
-    if behind:
+    if not behind:
+        turn.hearings += 1
+    else:
         turn.next_input = NextInput.SEND if behind[0].options else NextInput.FOLLOW_UP
     seq = turn.window.next_seq
     for record in records:

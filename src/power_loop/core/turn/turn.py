@@ -75,6 +75,9 @@ T = TypeVar("T")
 _UNLIMITED = 1 << 62
 # A lease that was proven longer ago than this part of its time is proven again before anything new begins.
 _FRESH = 0.6
+# So often in a row the inbox is emptied where more is heard of meanwhile. Then the model is asked before the rest is
+# taken in: others who speak all the time would never let the turn have a word.
+_MAX_HEARINGS = 2
 
 
 @frozen
@@ -229,6 +232,7 @@ class Turn:
         "fold_floor_tokens",
         "has_output",
         "has_recalled",
+        "hearings",
         "input",
         "insists",
         "is_at_rest",
@@ -318,6 +322,8 @@ class Turn:
         self.rest_status: SendStatus | None = None
         # What the turn knows of the inbox; a write that is behind the times changes nothing and tells.
         self.next_input = NextInput.NONE
+        # How often the inbox was emptied since the model was asked.
+        self.hearings = 0
         # True once news came before the end: if it is decided upon again, it is made whatever else comes.
         self.insists = False
         # True once a write was made without asking whether there is news.
@@ -488,7 +494,7 @@ class Turn:
             tool_calls_left=self.tool_calls_left,
             tokens_left=self.tokens_left,
             stopped=self.scope.status,
-            has_follow_up=self.next_input is NextInput.FOLLOW_UP,
+            has_follow_up=self.next_input is NextInput.FOLLOW_UP and self.hearings < _MAX_HEARINGS,
             exhausted=None if self.exhausted is None else self.exhausted[0],
             reply=None if reply is None else reply.facts,
             window_is_full=window_is_full,
