@@ -44,6 +44,16 @@ class Zombie:
 
 
 @dataclass(frozen=True)
+class LateBeat:
+    """A process is stopped in its model call and another one takes over: the first, let go on, renews its lease."""
+
+    says: str = "a stopped process renews a lease that it lost"
+
+    def __str__(self) -> str:
+        return "SIGSTOP at model.asked, take-over, SIGCONT, renewal"
+
+
+@dataclass(frozen=True)
 class Busy:
     """A process is stopped while it holds its lease: another one has to be told that the session is busy."""
 
@@ -64,17 +74,23 @@ class Lie:
 
 
 @dataclass(frozen=True)
-class Race:
-    """Processes race, some die: the history of a session breaks this check."""
+class Alone:
+    """One client cancels a turn and says more to the next one while that runs: the history breaks this check."""
 
     says: str
-    deaths: float = 0.9
-    stops: float = 0.3
-    fatal: str = ""
 
     def __str__(self) -> str:
-        fatal = f", everybody at {self.fatal}" if self.fatal else ""
-        return f"race, deaths {self.deaths}, stops {self.stops}{fatal}"
+        return "one client: a turn that is cancelled, then one that is told more"
+
+
+@dataclass(frozen=True)
+class Race:
+    """Processes race: the history of a session breaks this check, however they meet."""
+
+    says: str
+
+    def __str__(self) -> str:
+        return "race without deaths"
 
 
 @dataclass(frozen=True)
@@ -131,7 +147,21 @@ class Equivalent:
         return "none: equivalent"
 
 
-Cell = Kill | HalfDone | Zombie | Busy | Lie | Race | LostCommit | ClockJump | Conformance | MatrixRow | Equivalent
+Cell = (
+    Kill
+    | HalfDone
+    | Zombie
+    | LateBeat
+    | Busy
+    | Lie
+    | Alone
+    | Race
+    | LostCommit
+    | ClockJump
+    | Conformance
+    | MatrixRow
+    | Equivalent
+)
 
 #: By variant: the quickest cell that finds it.
 CAUGHT: dict[str, Cell] = {
@@ -149,18 +179,18 @@ CAUGHT: dict[str, Cell] = {
     "sends_over_open_calls": Kill("effect.after charge:a", "send_other", "has to be"),
     "interrupts_nothing": Kill("commit.after accept", "send_other", "the send stands at 'running'"),
     "restarts_what_ended": Conformance("sends", "take_up_lets_a_resumable_send_run_on_and_leaves_an_ended_one[2]"),
-    "forgets_requests": Race("store.corrupt"),
-    "same_epoch": Race("fence", deaths=0.0, stops=0.0),
-    "renews_blindly": Race("fence", stops=0.9),
+    "forgets_requests": Kill("commit.after accept", "send_again", "the send stands at 'running'"),
+    "same_epoch": Race("fence"),
+    "renews_blindly": LateBeat(),
     "place_unchecked": Equivalent(
         "a write under a lease has its epoch, which one turn has at a time, and the log's key refuses a number twice"
     ),
     "dead_seem_alive": Kill("effect.after charge:a", "carry_out", "has to be"),
     "living_seem_dead": Busy(),
     "tells_before_commit": Lie(),
-    "inbox_twice": Race("refused|acknowledged", deaths=0.0, stops=0.0),
-    "inbox_apart": Race("acknowledged", deaths=0.0, stops=0.0, fatal="commit.after take_inputs"),
-    "inbox_backwards": Race("order", deaths=0.0, stops=0.0),
+    "inbox_twice": Alone("refused"),
+    "inbox_apart": MatrixRow("follow_up/commit.after:take_inputs#1/sigkill/resume", "has to be"),
+    "inbox_backwards": Alone("order"),
     "holds_nothing": MatrixRow("sub_agent/commit.before:append_reply#2/sigkill/resume", "no budget paid for one that"),
     "settles_twice": MatrixRow("sub_agent/commit.after:accept#1/sigkill/resume", "is paid for with"),
     "keeps_holds_of_the_dead": MatrixRow(
@@ -175,7 +205,7 @@ CAUGHT: dict[str, Cell] = {
     "runs_finished_steps_again": MatrixRow(
         "workflow/commit.after:advance_run#2/sigkill/again", "had settled as .*, and became"
     ),
-    "cancels_the_next": Race("caused", deaths=0.0, stops=0.0),
+    "cancels_the_next": Alone("caused"),
     "retries_blindly": LostCommit("refused", "input", is_executed=True),
     "believes_blindly": LostCommit("acknowledged", "answer", is_executed=False),
     "process_clock": ClockJump(),

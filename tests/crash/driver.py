@@ -47,10 +47,10 @@ from power_loop import (  # noqa: E402
     create_llm_service_from_config,
     tool,
 )
+from power_loop.core.turn import seat  # noqa: E402
 from power_loop.errors import (  # noqa: E402
     InputError,
     LLMAuthError,
-    SessionBusyError,
     SessionExistsError,
     SessionPendingError,
     StoreUnavailableError,
@@ -72,8 +72,10 @@ _WIRES = {
     "anthropic": AnthropicWire(LLMProviderConfig(provider="anthropic", model="claude-sonnet-4-5")),
 }
 # How long a handler waits for its stage, and a process lives, before that is a defect; in seconds.
-_STAGE_S = 20.0
-_LIFE_S = 40.0
+_STAGE_S = 60.0
+_LIFE_S = 120.0
+# No process here outlives its lease, or lives until that is renewed by the clock; in seconds.
+_LEASE_S = 600.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -88,6 +90,20 @@ class SkewedClock(SystemClock):
     def now_ms(self) -> int:
         """Return the time as it will be."""
         return super().now_ms() + self.ahead_ms
+
+
+class Heart(seat.Heartbeat):
+    """Renews a lease when a model wants it: beats that came by the clock would be more on a slow machine."""
+
+    last: Heart
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        Heart.last = self
+
+    def beat(self) -> None:
+        """Renew the lease now."""
+        self._beat()
 
 
 class Stages:
@@ -152,7 +168,6 @@ class Life:
         observes: bool = False,
         is_first: bool = False,
         ahead_ms: int = 0,
-        lease_ttl_s: float | None = None,
         busy_timeout_s: float = 10.0,
         endpoint: tuple[str, str] | None = None,
         full_at: int = 0,
@@ -168,8 +183,8 @@ class Life:
         self.signal = signal
         self.observes = observes
         self.is_first = is_first
-        self.ahead_ms = ahead_ms
-        self.lease_ttl_s = lease_ttl_s or self.story.lease_ttl_s
+        self.clock = SkewedClock(ahead_ms)
+        self.has_beat = self.story.waits_for_renewal and is_first
         self.dsn = f"{self.folder / 'app.db'}?busy_timeout_s={busy_timeout_s}"
         self.endpoint = endpoint
         self.full = range(full_at, full_at + full_for)
@@ -194,10 +209,10 @@ class Life:
         with self._lock:
             self._passed[name] += 1
             os.write(self._trace, f"{name}\n".encode())
-            stops = (name, self._passed[name]) in self.stop_at or self._passed.total() == self.stop_at_number
-        if stops:
-            # A signal to the thread itself takes effect before the next line, whatever other threads do.
-            signal.pthread_kill(threading.get_ident(), getattr(signal, self.signal))
+            if (name, self._passed[name]) in self.stop_at or self._passed.total() == self.stop_at_number:
+                # A signal to the thread itself takes effect before the next line, and no other thread passes a point
+                # meanwhile.
+                signal.pthread_kill(threading.get_ident(), getattr(signal, self.signal))
 
     def on_point(self, place: str, move: str) -> None:
         """Pass a point of the kernel: of a commit, on the thread that commits, of a tool or of a model."""
@@ -240,16 +255,16 @@ class Life:
         """Do the acts and leave their outcomes behind."""
         if self.mutant is not None:
             mutants.MUTANTS[self.mutant]()
+        if self.has_beat:
+            seat.Heartbeat = Heart  # type: ignore[misc]
         shared = opening._share(parse_dsn(self.dsn))
         shared.database.on_point = self.on_point
         self.loop = StatefulAgentLoop(
             llm=Model(self) if self.endpoint is None else DistantModel(self, *self.endpoint),
             dsn=self.dsn,
             tool_registry=make_tools(self),
-            config=LoopConfig(
-                lease_ttl_s=self.lease_ttl_s, projection=Projection() if self.story.is_projected else None
-            ),
-            clock=SkewedClock(self.ahead_ms),
+            config=LoopConfig(lease_ttl_s=_LEASE_S, projection=Projection() if self.story.is_projected else None),
+            clock=self.clock,
         )
         outcomes = []
         try:
@@ -295,7 +310,8 @@ class Model:
         await asyncio.sleep(0)
         if life.has_wrong_key:
             raise LLMAuthError("the key is wrong")
-        if life.story.waits_for_renewal and life.is_first:
+        if life.has_beat and not life.renewed.done():
+            Heart.last.beat()
             await asyncio.wrap_future(life.renewed)
         response = stories.reply_to(request.messages)
         for word in response.message.text.split():
@@ -520,13 +536,21 @@ async def get_ready(life: Life) -> None:
     life.point("ready")
 
 
+async def carry_out_too_early(life: Life) -> StatefulResult:
+    """Try to carry the story out when half of the time is over for which another process holds the lease."""
+    life.clock.ahead_ms += await _lease_left_ms(life) // 2
+    return await carry_out(life)
+
+
 async def carry_out_in_time(life: Life) -> StatefulResult:
     """Carry the story out as soon as the lease of another process is over."""
-    try:
-        return await carry_out(life)
-    except SessionBusyError as busy:
-        await asyncio.sleep((busy.lease_until_ms - SystemClock().now_ms()) / 1000)
+    life.clock.ahead_ms += await _lease_left_ms(life)
     return await carry_out(life)
+
+
+async def _lease_left_ms(life: Life) -> int:
+    session = await life.loop.get_session(SESSION)
+    return session.lease_until_ms - life.clock.now_ms()
 
 
 async def crowd(life: Life) -> list[str]:
@@ -573,6 +597,7 @@ _ACTS: dict[str, Any] = {
         found,
         get_ready,
         carry_out,
+        carry_out_too_early,
         carry_out_in_time,
         send_again,
         send_other,

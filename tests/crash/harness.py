@@ -167,7 +167,7 @@ class Reference:
 
     @cached_property
     def places(self) -> list[tuple[str, int]]:
-        """The points in order, each with which time its name comes; renewals of a lease come by the clock."""
+        """The points in order, each with which time its name comes."""
         seen: Counter[str] = Counter()
         places = []
         for name in self.points:

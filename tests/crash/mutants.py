@@ -32,6 +32,7 @@ from power_loop.runtime.store import (
 )
 from power_loop.runtime.store.messages import message_row
 from power_loop.runtime.store.sql import server_clock, server_work, sqlite_threads
+from power_loop.runtime.store.sql.database import Counts
 from power_loop.workflow import run as runs
 from power_loop.workflow.journal import Journal, StepState
 
@@ -237,16 +238,26 @@ def tells_before_commit() -> None:
 def reads_in_pieces() -> None:
     """The queries of one read are not on one snapshot."""
     query = sqlite_threads.SqliteTransaction.query
+    last = threading.local()
 
     async def query_alone(self: Any, sql: str, params: Any = ()) -> Any:
         if "writer" not in threading.current_thread().name:
-            self._cursor.execute("COMMIT")
-            # So that somebody else has the time to write.
-            time.sleep(0.002)  # noqa: ASYNC251 - on a reading thread
-            self._cursor.execute("BEGIN")
+            if getattr(last, "cursor", None) is self._cursor:
+                self._cursor.execute("COMMIT")
+                # Somebody else writes behind the first query, and this one sees it.
+                _wait_for_a_commit(self._counts)
+                self._cursor.execute("BEGIN")
+            last.cursor = self._cursor
         return await query(self, sql, params)
 
     _replace(sqlite_threads.SqliteTransaction, query=query_alone)
+
+
+def _wait_for_a_commit(counts: Counts) -> None:
+    # While a database is opened nobody writes.
+    before, until = counts.commits, time.monotonic() + 1.0
+    while counts.commits == before and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def inbox_twice() -> None:

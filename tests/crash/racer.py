@@ -78,8 +78,6 @@ class Race:
     lease_ttl_s: float = 1.0
     deaths: float = 0.8
     stops: float = 0.15
-    # Whoever passes this point first dies there, for as many incarnations as there are.
-    fatal: str = ""
     mutant: str | None = None
 
     @property
@@ -118,8 +116,7 @@ class Worker:
         """Pass a point, or die there."""
         with self._lock:
             self._points += 1
-            is_fatal = bool(self.race.fatal) and f"{place} {what}" == self.race.fatal and self.name != "recovery"
-            is_met = self._points == self.fate.at or is_fatal
+            is_met = self._points == self.fate.at
             # Who is stopped inside of a transaction holds up everybody, which is another test.
             if is_met and self.fate.is_stopped and place == "commit.before":
                 self.fate.at += 1

@@ -73,14 +73,12 @@ def run_races(
     table_prefix: str = "pl_",
     mutant: str | None = None,
     keep: str | None = None,
-    fatal: str = "",
     **swarm: float,
 ) -> RaceReport:
     """Run a race until so many operations were begun, or for so many seconds, and check it.
 
     `seed` decides what clients do and when processes die; how they meet is the machine's. `swarm` sets what it draws
-    from the seed otherwise: `deaths` and `stops`, as parts of one. `keep` is where the history is left, `fatal` a
-    point at which everybody dies.
+    from the seed otherwise: `deaths` and `stops`, as parts of one. `keep` is where the history is left.
     """
     chosen = random.Random(f"swarm {seed}")
     drawn = {"deaths": chosen.choice((0.0, 0.5, 0.9, 1.0)), "stops": chosen.choice((0.0, 0.1, 0.3))}
@@ -97,7 +95,6 @@ def run_races(
             ends_ns=time.monotonic_ns() + round((seconds or _NO_END_S) * 1e9),
             parent=os.getpid(),
             mutant=mutant,
-            fatal=fatal,
             **(drawn | swarm),
         )
         asyncio.run(_make_sessions(race))

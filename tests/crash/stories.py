@@ -85,7 +85,6 @@ class Story:
     is_projected: bool = False
     is_budgeted: bool = False
     waits_for_renewal: bool = False
-    lease_ttl_s: float = 30.0
 
 
 def _call(*wanted: str) -> Call:
@@ -177,7 +176,7 @@ STORIES = {
         ),
         Story("failure", "Try with the wrong key.", (Say("It works now."),), has_wrong_key=True),
         Story("unreadable", "Read it first.", (Say("I have read it."),), cannot_read=True),
-        Story("slow", "Take your time.", (Say("Done at last."),), waits_for_renewal=True, lease_ttl_s=0.3),
+        Story("slow", "Take your time.", (Say("Done at last."),), waits_for_renewal=True),
     )
 }
 _BY_TEXT: dict[str, tuple[Reply, ...]] = {

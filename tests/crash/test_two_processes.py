@@ -119,13 +119,14 @@ def test_a_lease_that_is_not_renewed_runs_out_by_the_clock(theatre: Theatre) -> 
     story, nursery = STORIES["tool_round"], theatre.nursery
     scene = theatre.beginning()
     stops = {"stop_at": [("effect.after charge:a", 1)], "signal": "SIGSTOP"}
-    stopped = nursery.start(scene, story.name, "carry_out", is_first=True, lease_ttl_s=1.0, **stops)
+    stopped = nursery.start(scene, story.name, "carry_out", is_first=True, **stops)
     assert nursery.wait(stopped) == _STOPPED
     dead = scene.facts()
     second = scene.beside()
-    assert theatre.play(second, story.name, "carry_out", "carry_out_in_time", "follow_up") == _ENDED
-    too_early, result, then = second.outcomes()
-    assert too_early["error"] == "session.busy"
+    acts = ("carry_out", "carry_out_too_early", "carry_out_in_time", "follow_up")
+    assert theatre.play(second, story.name, *acts) == _ENDED
+    at_once, too_early, result, then = second.outcomes()
+    assert at_once["error"] == too_early["error"] == "session.busy"
     assert (result["status"], then["status"]) == ("completed", "completed")
     nursery.go_on(stopped)
     assert nursery.wait(stopped) == _ENDED
