@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -23,6 +24,8 @@ from power_loop import (
 from power_loop.messages import Role, ToolCallPart
 from power_loop.testing import ScriptedLLM, crash_point, crash_problem
 from power_loop.timers import Clock
+
+_SHORT_LEASE_S = 0.3
 
 
 @tool(effect="read")
@@ -66,6 +69,18 @@ def make_with(dsn: str, *, tools: Any, clock: Clock | None = None) -> StatefulAg
 
 def _shop(dsn: str, tools: Any, clock: Clock | None = None) -> StatefulAgentLoop:
     return StatefulAgentLoop(llm=ScriptedLLM([say], repeat_last=True), dsn=dsn, tool_registry=tools, clock=clock)
+
+
+async def think(request: LLMRequest) -> str:
+    """Take so long that the lease of the turn is renewed meanwhile."""
+    await asyncio.sleep(_SHORT_LEASE_S / 2)
+    return "Well."
+
+
+def make_thinker(dsn: str) -> StatefulAgentLoop:
+    """Return an agent with a short lease and a slow model."""
+    config = LoopConfig(lease_ttl_s=_SHORT_LEASE_S)
+    return StatefulAgentLoop(llm=ScriptedLLM([think], repeat_last=True), dsn=dsn, config=config)
 
 
 async def buy(loop: StatefulAgentLoop, session_id: str) -> Any:
@@ -127,7 +142,7 @@ async def buy_without_an_id(loop: StatefulAgentLoop, session_id: str) -> Any:
 @tool(effect="read")
 def leave_a_child(title: str) -> str:
     """Start a process and forget it."""
-    subprocess.Popen(["sleep", "30"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.Popen(["sleep", "120"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return f"{title} is on its way"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from power_loop.errors import ConfigError
 from power_loop.testing import Cell, CrashReport, Row, Scenario, crash_matrix
+from power_loop.testing.matrix import nursery
 from power_loop.testing.matrix.points import Point, places_of
 from tests.servers import find_server, shared_server
 from tests.testing.matrix import agents
@@ -37,6 +38,13 @@ def test_an_agent_that_works_through_another_one_is_judged_with_it() -> None:
     moves = {row.cell.point.partition("#")[0] for row in report.rows}
     assert {"commit.after:create_child", "own:ordered", "model.before:scripted"} <= moves
     assert {"commit.after:accept#3", "own:ordered#2"} <= {row.cell.point for row in report.rows}
+
+
+def test_a_renewal_that_the_clock_brought_is_no_point_to_be_killed_at() -> None:
+    report = crash_matrix(agents.make_thinker, workers=1)
+    report.raise_for_violations()
+    assert {row.outcome for row in report.rows} == {"held"}
+    assert [row for row in report.rows if "renew" in row.cell.point] == []
 
 
 def test_it_is_stopped_cut_short_twice_and_given_other_clocks_too() -> None:
@@ -73,7 +81,11 @@ def test_a_scenario_that_repeats_its_input_is_found_by_its_end() -> None:
 @pytest.mark.parametrize(
     ("tools", "words"), [(agents.give_child, "processes were left behind"), (agents.give_complaint, "out of print")]
 )
-def test_what_is_wrong_without_any_fault_is_told_before_anything_is_killed(tools: object, words: str) -> None:
+def test_what_is_wrong_without_any_fault_is_told_before_anything_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tools: object, words: str
+) -> None:
+    # It will not end, however long one waits.
+    monkeypatch.setattr(nursery, "_ORPHANS_S", 0.5)
     with pytest.raises(AssertionError, match=words):
         crash_matrix(agents.make_with, tools, scenarios=[agents.buy], workers=1)  # type: ignore[arg-type]
 

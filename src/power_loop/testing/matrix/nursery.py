@@ -12,8 +12,8 @@ from typing import Any
 
 from power_loop.errors import ConfigError
 
-# What does not end within so many seconds behind its owner is left behind.
-_ORPHANS_S = 10.0
+# What does not end within so many seconds behind its owner is left behind; on a machine under load it takes some.
+_ORPHANS_S = 30.0
 
 
 class Nursery:

@@ -19,6 +19,8 @@ from power_loop.testing.matrix.verdict import judge
 
 # Calls that run side by side do not pass their points in the same order each time.
 _ATTEMPTS = 4
+# A lease is renewed by the clock: a run on a slow machine passes these points, and the next one does not.
+_BY_THE_CLOCK = ("commit.before renew", "commit.after renew")
 
 
 class Workshop:
@@ -74,8 +76,10 @@ class Workshop:
         return self._references[scenario]
 
     def points(self, scenario: str) -> list[Point]:
-        """Return the points of a scenario in the order in which they are passed."""
-        return places_of(self.reference(scenario).lives[0].points)
+        """Return the points of a scenario in the order in which they are passed, but for those that come by the
+        clock."""
+        places = places_of(self.reference(scenario).lives[0].points)
+        return [place for place in places if place.name not in _BY_THE_CLOCK]
 
     def run(self, cell: Cell) -> Row:
         """Make the history of a cell, and judge it."""
