@@ -57,7 +57,7 @@ for _scenario in ("follow_up", "queued_send", "late_follow_up"):
 Settings = dict[str, tuple[Scenario, Setting]]
 
 
-def settings_of(scenarios: Iterable[Scenario] = SCENARIOS, *, life_s: float = 60.0) -> Settings:
+def settings_of(scenarios: Iterable[Scenario] = SCENARIOS, *, life_s: float = 150.0) -> Settings:
     """Return what the workshops need of scenarios."""
     return {one.name: (one, Setting(AGENT, None, one.told, life_s)) for one in scenarios}
 
