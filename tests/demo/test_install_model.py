@@ -11,7 +11,7 @@ from pathlib import Path
 from demo.install_model import MODEL, RUNTIME
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 60
+LIMIT_S = 120
 
 
 def install_in_bare_python(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:

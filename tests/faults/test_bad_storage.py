@@ -81,7 +81,7 @@ def make_read_only(path: Path) -> None:
 def child(act: str, folder: Path, *, under: Sequence[str] = ()) -> Any:
     """Return what a process with bad luck met."""
     command = [*under, sys.executable, "-I", "-S", str(_CHILD), str(_SOURCE), act, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -130,11 +130,11 @@ async def test_a_spoiled_answer_of_compatible_servers_is_tried_again(
 async def test_silence_within_an_answer_is_tried_again(stages: Stages, way: Way) -> None:
     fault = faults.hang_after(1)
     script = (paying(faults=(fault,)), paying(), say("Done.", usage=USAGE))
-    async with playing(stages, way, *script, idle_timeout_s=5) as stage:
+    async with playing(stages, way, *script, idle_timeout_s=30) as stage:
         sending = asyncio.create_task(stage.send("Pay Éva."))
         await within_limit(until(lambda: bool(stage.ears.of(ToolCallDelta))))
         await stage.server.wait_for_hang()
-        pass_time(5)
+        pass_time(30)
         result = await sending
         assert (result.status, stage.paid) == (SendStatus.COMPLETED, ["éva"])
         assert stage.failures == [("llm.timeout", True)]
