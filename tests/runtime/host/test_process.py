@@ -295,7 +295,7 @@ async def test_nobody_survives_the_owner(mark: Mark, how: str, escape: str) -> N
     script = f"(sleep 0; echo up) & {ESCAPES[escape].format(sleep=mark.sleep)}"
     owner = subprocess.Popen([sys.executable, "-c", OWNER, how, script], start_new_session=True)  # noqa: ASYNC220
     try:
-        assert await asyncio.to_thread(owner.wait, 30) == -9
+        assert await asyncio.to_thread(owner.wait, 60) == -9
         await mark.nobody()
     finally:
         with contextlib.suppress(ProcessLookupError):
