@@ -18,7 +18,7 @@ from power_loop.messages import user_message
 from power_loop.testing import ScriptedLLM, call
 from power_loop.workflow.proxy import MAX_OPEN_CALLS, ModelDesk, ProxyLLM, error_of, error_value
 from power_loop.workflow.worker_frames import BrokenFrameError, Frame
-from tests.agent.parts import until, within_limit
+from tests.agent.parts import within_limit
 
 REQUEST = LLMRequest((user_message("Hello."),), system="Be kind.")
 LLM_ERRORS = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, LLMError)]
@@ -102,15 +102,6 @@ async def test_a_call_that_is_cancelled_in_the_worker_ends_at_the_parent() -> No
         with pytest.raises(asyncio.CancelledError):
             await asked
         assert (await within_limit(proxy.generate(REQUEST, lambda _: None))).message.text == "Next."
-
-
-async def test_a_worker_whose_parent_is_gone_does_not_wait_for_its_call() -> None:
-    async with connected(ScriptedLLM([lambda _: asyncio.Event().wait()])) as (proxy, _):
-        asked = asyncio.create_task(proxy.generate(REQUEST, lambda _: None))
-        await within_limit(until(lambda: bool(proxy._calls)))
-        proxy.lose()
-        with pytest.raises(errors.LLMConnectionError):
-            await within_limit(asked)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -21,11 +22,11 @@ from power_loop.workflow import (
     create_workflow,
     resume_run,
 )
-from tests.agent.parts import Ears
+from tests.agent.parts import Ears, until
 from tests.model_server import ModelServer, say
 from tests.runtime.host.trees import Mark
 from tests.workflow.parts import RESEARCH, Answers, agent, flow, researcher
-from tests.workflow.worker_parts import kill_workers, within_limit, workers
+from tests.workflow.worker_parts import kill_workers, runs, within_limit, workers
 from tests.workflow.worker_run_child import RUN_ID, Model, executor_in
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are looked at in /proc")
@@ -100,12 +101,21 @@ async def test_a_run_of_the_same_id_in_another_database_is_another_run(tmp_path:
     assert outputs == ["This is one.", "This is two."]
 
 
-async def test_a_run_whose_process_is_killed_takes_its_leaf_up_from_the_workers_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--stop-keeper",)], ids=["its keeper", "the worker itself"])
+async def test_a_run_whose_process_is_killed_takes_its_leaf_up_from_the_workers_file(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Either may be the first to see that the process is gone, and end the worker."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.workflow.worker_run_child", str(tmp_path), stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "tests.workflow.worker_run_child", str(tmp_path), *options),
+        stderr=asyncio.subprocess.PIPE,
     )
     _, error = await within_limit(child.communicate())
     assert child.returncode == -signal.SIGKILL, error.decode()
+    if options:
+        keeper, worker = map(int, (tmp_path / "left").read_text().split())
+        await within_limit(until(lambda: not runs(worker)))
+        os.kill(keeper, signal.SIGCONT)
     async with (
         leak_check(),
         StatefulAgentLoop(llm=Model(tmp_path, is_deadly=False), dsn=str(tmp_path / "app.db")) as loop,

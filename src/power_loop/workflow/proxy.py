@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from power_loop.contracts import errors
-from power_loop.contracts.errors import LLMConnectionError, LLMError
+from power_loop.contracts.errors import LLMError
 from power_loop.contracts.llm import DeltaKind, Emit, LLMDelta, LLMRequest, LLMResponse, LLMService, ModelInfo, Usage
 from power_loop.contracts.record_values import InvalidValueError, record_of, value_of
 from power_loop.core.stray import said
@@ -63,12 +63,6 @@ class ProxyLLM:
             reply.set_result(record_of(LLMResponse, frame["response"]))
         else:
             reply.set_exception(error_of(frame["error"]))
-
-    def lose(self) -> None:
-        """Fail what waits: the parent is gone."""
-        for reply, _ in self._calls.values():
-            if not reply.done():
-                reply.set_exception(LLMConnectionError("the parent of this worker is gone", model=self._info.model))
 
 
 class ModelDesk:

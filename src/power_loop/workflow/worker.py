@@ -71,10 +71,6 @@ class Pipe:
             self._came.extend(self._frames.feed(data))
         return self._came.popleft()
 
-    def close(self) -> None:
-        """Let go of it."""
-        self._writer.close()
-
 
 class Worker:
     """Serves one parent."""
@@ -98,11 +94,8 @@ class Worker:
         sys.path.extend(welcome["import_paths"])
         problem = _without_network() if welcome["takes_network"] else None
         await self._pipe.send({"type": "ready"} if problem is None else {"type": "refused", "reason": problem})
-        try:
-            while (frame := await self._next()) is not None:
-                self._take(frame)
-        finally:
-            await self._end()
+        while (frame := await self._next()) is not None:
+            self._take(frame)
 
     async def _next(self) -> Frame | None:
         reading = asyncio.ensure_future(self._pipe.next())
@@ -123,15 +116,6 @@ class Worker:
             self._stop.cancel(frame["reason"])
         elif kind in ("deltas", "reply", "failed") and self._proxy is not None:
             self._proxy.take(frame)
-
-    async def _end(self) -> None:
-        if self._leaf is None:
-            return
-        self._stop.cancel("the parent of this worker is gone")
-        if self._proxy is not None:
-            self._proxy.lose()
-        # What has begun comes to its rest in the file, if it can; the process ends anyway.
-        await asyncio.wait((self._leaf,), timeout=1.0)
 
     async def _run(self, frame: Frame, stop: CancellationToken) -> None:
         leaf = frame["leaf"]
@@ -304,11 +288,10 @@ async def _serve(given: int, taken: int) -> None:
         asyncio.streams.FlowControlMixin,  # what asyncio's own subprocesses write through
         os.fdopen(taken, "wb", 0),
     )
-    pipe = Pipe(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
-    try:
-        await Worker(pipe).serve()
-    finally:
-        pipe.close()
+    await Worker(Pipe(reader, asyncio.StreamWriter(transport, protocol, reader, loop))).serve()
+    # At once, and not by cancelling what runs: whoever goes on with a leaf whose parent is gone takes it up from its
+    # file, where an end that nobody asked for would be its outcome. A thread of a tool may never end, either.
+    os._exit(0)
 
 
 def main() -> None:
@@ -322,8 +305,6 @@ def main() -> None:
         # What this process knows is nobody's to read, programs of its own tools included.
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     asyncio.run(_serve(given, taken))
-    # A thread of a tool may never end.
-    os._exit(0)
 
 
 if __name__ == "__main__":
