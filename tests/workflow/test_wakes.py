@@ -14,10 +14,10 @@ from power_loop.events import SendFinished, TimerFired, WorkflowRunFinished
 from power_loop.testing import FrozenClock, call
 from power_loop.timers import TimerMaker, TimerState
 from power_loop.tools import ask_user_tools
-from power_loop.workflow import RunStatus, create_workflow, drive_runs, engine, get_run, signal_run
+from power_loop.workflow import RunStatus, create_workflow, drive_runs, get_run, signal_run
 from tests.agent.conftest import MakeLoop
 from tests.agent.elsewhere import elsewhere
-from tests.agent.parts import Ears, Gate, until, within_limit
+from tests.agent.parts import Ears, Gate, pass_time, until, within_limit
 from tests.agent.test_lease import change
 from tests.agent.test_recovery import dead_owner
 
@@ -119,12 +119,15 @@ async def test_a_signal_in_time_takes_the_alarm_away(make_loop: MakeLoop, clock:
 
 
 async def test_the_process_that_began_a_run_goes_on_with_it_when_its_time_has_come(
-    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+    make_loop: MakeLoop, clock: FrozenClock
 ) -> None:
-    monkeypatch.setattr(engine, "REST_FROM_S", 0.001)
-    loop = make_loop(llm=Answers())
+    loop = make_loop(llm=Answers(), clock=clock)
     ears = Ears(loop)
-    run_id = await create_workflow(flow([{**LATER, "delay_s": 0.05}, agent("one")]), parent_loop=loop).start()
+    run_id = await create_workflow(flow([LATER, agent("one")]), parent_loop=loop).start()
+    await within_limit(until(lambda: len(ears.of(WorkflowRunFinished)) == 1))
+    clock.advance(_HOUR_S)
+    # The alarm is one of the event loop's.
+    pass_time(_HOUR_S)
     await within_limit(until(lambda: len(ears.of(WorkflowRunFinished)) == 2))
     assert [one.status for one in ears.of(WorkflowRunFinished)] == ["waiting", "completed"]
     assert (await get_run(loop, run_id)).output == "Said: One."
