@@ -147,7 +147,7 @@ async def test_a_model_from_the_environment_is_called_by_the_worker_itself(
     monkeypatch.setenv("POWER_LOOP_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("POWER_LOOP_MAX_RETRIES", "0")
     async with leak_check(), executor(tmp_path, llm_from_env=True) as made:
-        outcome, host = await run(made, leaf(limits=SendLimits(max_seconds=2)))
+        outcome, host = await run(made, leaf(limits=SendLimits(max_seconds=60)))
     # There is nobody at that address: the worker has tried, and not the host's model.
     assert not outcome.is_completed
     scripted: Any = host.llm
