@@ -28,7 +28,7 @@ from .dask_app import DSN, FOLDER, PREFIX
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
-from power_loop.workflow import DaskExecutor
+from power_loop.workflow import DaskExecutor, dask_executor
 from power_loop.workflow.dask_executor import _AwayError
 
 ROOT = Path(__file__).parents[2]
@@ -56,15 +56,23 @@ asyncio.run(main())
 """
 
 
+def free_port() -> int:
+    """Return a port that no system gives to whoever asks for any, so that it stays free while the scheduler is away."""
+    # Another process looks from another port on.
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 class Cluster:
     """Is a scheduler and workers, each a process; those that are killed are gone as by a power cut."""
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.environment = environment
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self.address = f"tcp://127.0.0.1:{free_port()}"
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
 
@@ -98,6 +106,20 @@ class Cluster:
         file = self.folder / "asked"
         return [line.partition(" ")[2] for line in file.read_text("utf-8").splitlines()] if file.exists() else []
 
+    async def until_there(self) -> None:
+        """Wait until the scheduler can be reached."""
+
+        async def reach() -> None:
+            host, _, port = self.address.removeprefix("tcp://").partition(":")
+            while True:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection(host, port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.02)
+
+        await asyncio.wait_for(reach(), LIMIT_S)
+
     async def until_asked(self, text: str) -> None:
         """Wait until a model was asked this."""
 
@@ -117,6 +139,7 @@ async def cluster_on(backend: Any, folder: Path) -> AsyncIterator[Cluster]:
             cluster.start_scheduler()
             for _ in range(2):
                 cluster.start_worker()
+            await cluster.until_there()
             yield cluster
         finally:
             cluster.close()
@@ -201,7 +224,8 @@ async def test_a_leaf_whose_worker_dies_goes_on_on_another_one(cluster: Cluster)
 @pytest.mark.promise("dask")
 async def test_a_scheduler_that_dies_and_comes_back_loses_nothing(cluster: Cluster) -> None:
     async with loop_of(cluster) as loop:
-        running = asyncio.create_task(run(loop, cluster, flow("hangs once")))
+        # It comes back in its time, however busy the machine is.
+        running = asyncio.create_task(run(loop, cluster, flow("hangs once"), reconnect_s=LIMIT_S))
         await cluster.until_asked("hangs once")
         # All of it goes, and comes again at the same address.
         cluster.close()
@@ -265,6 +289,19 @@ async def test_how_long_a_cluster_is_away_is_counted_from_when_it_was_lost(
         assert result.error["code"] == "workflow.leaf_lost"
 
 
+async def until_ended(store: Any, run_id: str) -> None:
+    """Wait until the end of a leaf stands in the store."""
+
+    async def look() -> None:
+        while True:
+            sends = [await store.get_send(leaf.id) for leaf in await store.get_children(run_id)]
+            if any(send is not None and send.status is SendStatus.COMPLETED for send in sends):
+                return
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(look(), LIMIT_S)
+
+
 @pytest.mark.promise("dask")
 async def test_a_run_whose_engine_dies_is_taken_up_and_its_leaf_is_not_made_twice(cluster: Cluster) -> None:
     spec = flow("hangs once", "done")
@@ -273,11 +310,12 @@ async def test_a_run_whose_engine_dies_is_taken_up_and_its_leaf_is_not_made_twic
     engine = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
     assert engine.stdout is not None
     run_id = (await asyncio.wait_for(engine.stdout.readline(), LIMIT_S)).decode().strip()
-    for text in ("hangs once", "done"):
-        await cluster.until_asked(text)
-    engine.kill()
-    await engine.wait()
     async with loop_of(cluster) as loop, executor_of(cluster) as executor:
+        store: Any = await loop.get_store()
+        await cluster.until_asked("hangs once")
+        await until_ended(store, run_id)
+        engine.kill()
+        await engine.wait()
         # The worker hangs in the model still: it is killed, as one that nobody reaches would come to its end.
         resuming = asyncio.create_task(resume_run(loop, None, run_id, executor=executor))
         for worker in cluster.workers:
@@ -288,13 +326,16 @@ async def test_a_run_whose_engine_dies_is_taken_up_and_its_leaf_is_not_made_twic
             RunStatus.COMPLETED,
             {"leaf0": "to hangs once", "leaf1": "to done"},
         )
-        store: Any = await loop.get_store()
         assert len(await store.get_children(run_id)) == 2
         assert cluster.asked.count("done") == 1
 
 
 @pytest.mark.promise("dask")
-async def test_a_leaf_that_is_not_needed_any_more_ends_on_its_worker(cluster: Cluster) -> None:
+async def test_a_leaf_that_is_not_needed_any_more_ends_on_its_worker(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is waited for however busy the worker is.
+    monkeypatch.setattr(dask_executor, "PATIENCE_S", LIMIT_S)
     async with loop_of(cluster) as loop, executor_of(cluster) as executor:
         workflow = create_workflow(flow("hangs for good"), parent_loop=loop, executor=executor)
         running = asyncio.create_task(workflow.run())
