@@ -16,12 +16,19 @@ from tests.conformance.backends import SERVERS, SqliteFile
 
 # A server's commits are the same as SQLite's, and take longer: there only some of the points are tried.
 _EVERY_ELSEWHERE = 19
-_PARTS = 6
+_PARTS, _PARTS_ELSEWHERE = 6, 3
 _ASKED_PARTS = 3
 _LIMIT_S = 230
 BACKENDS = (SqliteFile, *SERVERS)
-#: On a file all points, in parts; on a server some.
-SHARES = [(SqliteFile, first, _PARTS) for first in range(_PARTS)] + [(one, 0, _EVERY_ELSEWHERE) for one in SERVERS]
+#: On a file all points, on a server some, both in parts: none takes long where a machine does much else.
+SHARES = [
+    *[(SqliteFile, first, _PARTS) for first in range(_PARTS)],
+    *[
+        (one, nth * _EVERY_ELSEWHERE, _PARTS_ELSEWHERE * _EVERY_ELSEWHERE)
+        for one in SERVERS
+        for nth in range(_PARTS_ELSEWHERE)
+    ],
+]
 _SAID = {
     "plan": {"topics": ["a", "b"]},
     "all": ["Said: Write a.", "Said: Write b."],

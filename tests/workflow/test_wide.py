@@ -54,6 +54,7 @@ async def test_a_thousand_leaves_survive_their_process_and_none_runs_again(backe
         assert result.usage.total_tokens == _LEAVES * A_CALL.total_tokens
         first, second = _asked(tmp_path / "first"), _asked(tmp_path / "second")
         assert set(second.values()) == {1}
-        assert len(second) == _LEAVES - len(done)
+        # A server may bring a commit to its end whose process is dead, and that was not there yet when `done` was read.
+        assert len(done) <= _LEAVES - len(second) <= _KILLED_AT + CONCURRENCY
         assert len(set(first) & set(second)) <= CONCURRENCY
         assert set(first) | set(second) == {str(number) for number in range(_LEAVES)}
