@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from power_loop import ToolRegistry
-from power_loop.events import SendFinished
+from power_loop.events import SendFinished, WorkflowRunFinished
 from power_loop.testing import ScriptedLLM, call
 from power_loop.workflow import RunStatus, create_workflow, get_run, list_runs
 from power_loop.workflow.tools import workflow_tools
 from tests.agent.conftest import MakeLoop
-from tests.agent.parts import Ears, Gate, answers, error_answers, until
+from tests.agent.parts import Ears, Gate, answers, error_answers, until, within_limit
 
 from .parts import Answers, agent, flow
 
@@ -67,6 +67,7 @@ async def test_an_agent_looks_at_its_own_runs_and_stops_them(make_loop: MakeLoop
     for one in workflow_tools(loop):
         registry.register(one)
     sid = await loop.new_session(system_prompt="Boss.")
+    ears = Ears(loop)
     workflow = create_workflow(flow(agent("one")), parent_loop=loop, parent_session_id=sid)
     run_id = await workflow.start()
     await gate.someone()
@@ -84,4 +85,6 @@ async def test_an_agent_looks_at_its_own_runs_and_stops_them(make_loop: MakeLoop
     assert json.loads(seen)["steps"] == {"one": "started"}
     assert stopped == "It is stopped."
     assert "no run" in error_answers(llm.boss.requests[3])[-1]
+    # It comes to its rest by itself.
+    await within_limit(until(lambda: bool(ears.of(WorkflowRunFinished))))
     assert (await get_run(loop, run_id)).status is RunStatus.CANCELLED

@@ -211,7 +211,7 @@ def test_threads_that_share_a_cache_each_get_a_window_at_most_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     left = [cache.take(f"s{number}") for number in range(10)]
     assert all(left)
     assert sum(len(window.entries) for window in left if window) == 10 + len(taken)

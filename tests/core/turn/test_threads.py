@@ -13,6 +13,9 @@ import pytest
 from power_loop.core.turn import threads
 from power_loop.core.turn.threads import NeverBegan, ThreadPool
 
+#: Longer than any machine stands still.
+LIMIT_S = 60.0
+
 
 async def test_a_result_and_an_error_come_back() -> None:
     pool = ThreadPool()
@@ -53,12 +56,12 @@ async def test_blocking_jobs_run_side_by_side_and_never_in_more_threads_than_all
 
     def job(n: int) -> int:
         entered.release()
-        gate.wait(10)
+        gate.wait(LIMIT_S)
         return n
 
     running = [asyncio.create_task(pool.run(lambda n=n: job(n))) for n in range(8)]
     for _ in range(3):
-        assert await asyncio.to_thread(entered.acquire, timeout=10)
+        assert await asyncio.to_thread(entered.acquire, timeout=LIMIT_S)
     assert pool.threads == 3
     gate.set()
     assert await asyncio.gather(*running) == list(range(8))
@@ -68,7 +71,7 @@ async def test_blocking_jobs_run_side_by_side_and_never_in_more_threads_than_all
 async def test_a_caller_that_gives_up_leaves_the_pool_usable() -> None:
     pool = ThreadPool()
     gate = threading.Event()
-    task = asyncio.create_task(pool.run(lambda: gate.wait(10)))
+    task = asyncio.create_task(pool.run(lambda: gate.wait(LIMIT_S)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -96,11 +99,11 @@ async def test_a_job_that_nobody_waits_for_any_more_is_not_run(monkeypatch: pyte
 
     def hold() -> None:
         entered.set()
-        gate.wait(10)
+        gate.wait(LIMIT_S)
         ran.append("holder")
 
     holder = asyncio.create_task(given_up(pool, hold))
-    assert await asyncio.to_thread(entered.wait, 10)
+    assert await asyncio.to_thread(entered.wait, LIMIT_S)
     queued = asyncio.create_task(given_up(pool, lambda: ran.append("given up")))
     await asyncio.sleep(0)
     queued.cancel()
@@ -135,11 +138,11 @@ async def test_its_threads_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def job() -> None:
         entered.release()
-        gate.wait(10)
+        gate.wait(LIMIT_S)
 
     running = [asyncio.create_task(pool.run(job)) for _ in range(3)]
     for _ in range(3):
-        assert await asyncio.to_thread(entered.acquire, timeout=10)
+        assert await asyncio.to_thread(entered.acquire, timeout=LIMIT_S)
     gate.set()
     await asyncio.gather(*running)
     running.clear()
@@ -148,5 +151,5 @@ async def test_its_threads_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     del pool
     gc.collect()
     for thread in ours:
-        await asyncio.to_thread(thread.join, 30)
+        await asyncio.to_thread(thread.join, LIMIT_S)
         assert not thread.is_alive()
