@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from power_loop import LLMRequest, LLMResponse, PowerLoopError, StatefulAgentLoop, Usage, open_store
+from power_loop import LLMRequest, LLMResponse, LoopConfig, PowerLoopError, StatefulAgentLoop, Usage, open_store
 from power_loop.errors import SessionBusyError
 from power_loop.messages import user_message
 from power_loop.storage import Claim, NewSend
@@ -52,6 +52,8 @@ from tests.servers import shared_server
 from tests.servers.proxy import Proxy
 
 _HOUR_MS = 3_600_000
+# No test takes so long.
+_LONG_LEASE_S = 600.0
 _STOPPED = {"stopped": int(signal.SIGSTOP)}
 _ENDED = {"exit": 0}
 
@@ -202,7 +204,10 @@ async def test_a_history_over_a_cut_connection_tells_it(
             log.answered("s", "Hello.", input_tokens=3, output_tokens=2)
             return LLMResponse.of_text("Hello.", usage=Usage(3, 2))
 
-        loop = StatefulAgentLoop(llm=ScriptedLLM([answer], repeat_last=True), store=log.watched(store))
+        # The next COMMIT is the one that is meant: no lease is renewed meanwhile.
+        config = LoopConfig(lease_ttl_s=_LONG_LEASE_S)
+        llm = ScriptedLLM([answer], repeat_last=True)
+        loop = StatefulAgentLoop(llm=llm, store=log.watched(store), config=config)
         if cell.of == "input":
             spring(b"COMMIT")
         with contextlib.suppress(PowerLoopError):
@@ -231,12 +236,12 @@ async def test_a_process_whose_clock_jumps_takes_no_lease_on_a_server(
     with broken(mutant):
         store = await open_store(tables.dsn, table_prefix=tables.prefix)
         await store.create_session("s", system_prompt=None, metadata={})
-        await store.accept(Claim("s", "alice", 30.0), NewSend(user_message("Hi."), "h", {}))
+        await store.accept(Claim("s", "alice", _LONG_LEASE_S), NewSend(user_message("Hi."), "h", {}))
         real = time.time_ns
         monkeypatch.setattr(time, "time_ns", lambda: real() + _HOUR_MS * 1_000_000)
         refused = pytest.raises(SessionBusyError) if mutant is None else contextlib.nullcontext()
         with refused:
-            await store.take_up(Claim("s", "bob", 30.0))
+            await store.take_up(Claim("s", "bob", _LONG_LEASE_S))
         await store.aclose()
 
 

@@ -96,7 +96,7 @@ def _given(dsn: str) -> ServerKind:
     address, database = Address.of(dsn)
     recipe: Postgres | Mysql = Postgres() if address.scheme == "postgresql" else Mysql()
     try:
-        version = str(recipe.run(address, database, recipe.version_query(), timeout_s=10.0)[0][0])
+        version = str(recipe.run(address, database, recipe.version_query(), timeout_s=30.0)[0][0])
     except Exception as error:
         return ServerKind(recipe.name, recipe, missing=f"the server of {recipe.variable} does not answer: {error!r}")
     if "MariaDB" in version:

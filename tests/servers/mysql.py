@@ -64,7 +64,7 @@ class Mysql:
         """Return the socket's file."""
         return folder / "run" / "socket"
 
-    def run(self, address: Address, database: str, *statements: str, timeout_s: float = 30.0) -> list[tuple[Any, ...]]:
+    def run(self, address: Address, database: str, *statements: str, timeout_s: float = 120.0) -> list[tuple[Any, ...]]:
         """Run the statements, each on its own, and return the rows of the last one."""
         import pymysql
 

@@ -73,7 +73,7 @@ class Postgres:
         """Return the folder of the socket, which is what a client is told."""
         return folder / "run"
 
-    def run(self, address: Address, database: str, *statements: str, timeout_s: float = 30.0) -> list[tuple[Any, ...]]:
+    def run(self, address: Address, database: str, *statements: str, timeout_s: float = 120.0) -> list[tuple[Any, ...]]:
         """Run the statements, each on its own, and return the rows of the last one."""
 
         async def work() -> list[tuple[Any, ...]]:

@@ -72,7 +72,7 @@ def _version(program: Path) -> str:
     """Return what the program says of itself, from the version number on; nothing if it does not run."""
     words = [*launch(program), "--version"]
     try:
-        printed = subprocess.run(words, capture_output=True, text=True, timeout=30).stdout
+        printed = subprocess.run(words, capture_output=True, text=True, timeout=120).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
     number = re.search(r"\d+\.\d+[\w.+~:-]*", printed)

@@ -114,7 +114,7 @@ class Server:
             if names:
                 self.run(f"DROP {kind} {', '.join(names)} CASCADE", dsn=dsn)
 
-    def run(self, *statements: str, dsn: str | None = None, timeout_s: float = 30.0) -> list[tuple[Any, ...]]:
+    def run(self, *statements: str, dsn: str | None = None, timeout_s: float = 120.0) -> list[tuple[Any, ...]]:
         """Run statements with the plain driver, each on its own, and return the rows of the last one."""
         database = self.recipe.main_database if dsn is None else Address.of(dsn)[1]
         return self.recipe.run(self.address, database, *statements, timeout_s=timeout_s)
@@ -264,7 +264,7 @@ class PrivateServer(Server):
     def _ask_version(self) -> Exception | None:
         """Ask the server its version; return why it did not answer."""
         try:
-            rows = self.run(self.recipe.version_query(), timeout_s=5.0)
+            rows = self.run(self.recipe.version_query(), timeout_s=20.0)
         except Exception as error:
             return error
         self.version = str(rows[0][0]).split()[0]

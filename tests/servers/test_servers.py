@@ -94,7 +94,7 @@ def test_a_connection_cut_before_the_commit_leaves_nothing(server: PrivateServer
     with Proxy(server) as proxy:
         trap = proxy.cut_before()
         assert not _commits(server, proxy.dsn(dsn))
-        assert trap.happened.wait(30)
+        assert trap.happened.wait(60)
     assert server.run("SELECT * FROM kept", dsn=dsn) == []
 
 
@@ -102,7 +102,7 @@ def test_a_connection_cut_after_the_commit_leaves_the_row_and_no_answer(server: 
     with Proxy(server) as proxy:
         trap = proxy.cut_after()
         assert not _commits(server, proxy.dsn(dsn))
-        assert trap.happened.wait(30)
+        assert trap.happened.wait(60)
     assert server.run("SELECT * FROM kept", dsn=dsn) == [(7,)]
 
 
@@ -219,7 +219,7 @@ def _wait_for_removal(folder: Path) -> None:
         time.sleep(0.01)
 
 
-def _commits(server: PrivateServer, dsn: str, *, timeout_s: float = 30.0) -> bool:
+def _commits(server: PrivateServer, dsn: str, *, timeout_s: float = 120.0) -> bool:
     """Insert a row in a transaction; tell whether the client learned that it was committed."""
     address, database = Address.of(dsn)
     try:
