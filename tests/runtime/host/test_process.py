@@ -31,7 +31,7 @@ from power_loop.runtime.host.process import (
     run_blocking,
 )
 from power_loop.testing import leak_check
-from tests.agent.parts import within_limit
+from tests.agent.parts import until, within_limit
 from tests.runtime.host.trees import ENV, Mark
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are counted in /proc")
@@ -196,6 +196,18 @@ async def test_nobody_survives_a_cancellation(mark: Mark, escape: str) -> None:
         await within_limit(task)
     assert task.cancelled()
     assert mark.alive() == []
+
+
+async def test_who_is_cancelled_while_the_keeper_goes_leaves_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with leak_check():
+        one = KeptProcess(Program(("true",), ENV))
+        # A keeper that has said its last word and takes its time.
+        monkeypatch.setattr(one._keeper, "poll", lambda: None)
+        waiting = asyncio.create_task(one.wait())
+        await within_limit(until(lambda: one.ended is not None))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
 
 
 async def test_nobody_survives_cancellations_at_any_moment(mark: Mark) -> None:

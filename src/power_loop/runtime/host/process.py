@@ -425,9 +425,11 @@ class KeptProcess:
     async def _reap(self) -> None:
         """Wait for the keeper, which has said its last word and is on its way out."""
         until = time.monotonic() + _GONE_S
-        while self._keeper is not None and self._keeper.poll() is None and time.monotonic() < until:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        self._close()
+        try:
+            while self._keeper is not None and self._keeper.poll() is None and time.monotonic() < until:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        finally:
+            self._close()
 
     def _reap_blocking(self) -> None:
         if self._keeper is not None:
