@@ -19,7 +19,7 @@ from power_loop.sandbox import LocalShellBackend, ShellLimits
 from power_loop.testing import ScriptedLLM, call, leak_check
 from power_loop.tools import background_tools, bash_tools
 from power_loop.tools.background import MAX_RECORDS
-from tests.agent.parts import answers, error_answers, within_limit
+from tests.agent.parts import answers, error_answers, until, within_limit
 from tests.runtime.host.trees import Mark
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are counted in /proc")
@@ -67,7 +67,7 @@ async def test_a_command_is_started_listed_checked_waited_for_and_its_end_is_tol
         call("background_list"),
         job("check"),
         call("bash", {"command": f"echo on >{pipe}"}),
-        job("wait", timeout_s=20),
+        job("wait", timeout_s=100),
         call("background_list"),
         "Done.",
     ]
@@ -250,10 +250,12 @@ def test_a_command_whose_process_was_killed_is_told_as_lost_with_its_output_and_
         assert process.stdout is not None
         sid = process.stdout.readline().strip()
         assert sid
+        # The shell that is to say so bears the mark as well, before it says anything.
+        [file] = (tmp_path / "output").iterdir()
+        asyncio.run(within_limit(until(lambda: file.read_text() == "begun\n")))
         asyncio.run(mark.someone())
         process.send_signal(signal.SIGKILL)
     asyncio.run(mark.nobody())
-    [file] = (tmp_path / "output").iterdir()
     said = asyncio.run(_told_elsewhere(tmp_path, dsn, sid))
     assert len(said) == 4
     for one in said:

@@ -21,7 +21,7 @@ from power_loop.contrib.mcp.json_lines import JsonLines
 from power_loop.contrib.mcp.names import portable_names
 from power_loop.errors import ConfigError, MCPConnectionError, MCPError, ToolDefinitionError, ToolError
 from power_loop.testing import leak_check
-from tests.agent.parts import within_limit
+from tests.agent.parts import until, within_limit
 from tests.runtime.host.trees import Mark
 
 SERVER = Path(__file__).with_name("hostile_server.py")
@@ -143,6 +143,18 @@ async def test_a_program_that_is_no_server_says_why() -> None:
         await StdioMCPClient("/no/such/server").connect()
     with pytest.raises(MCPError, match="version '2031-01-01'"):
         await hostile("future").connect()
+
+
+async def test_a_program_that_ended_before_it_was_spoken_to_says_why_too() -> None:
+    class Late(StdioMCPClient):
+        async def open_channel(self) -> Any:
+            channel = await super().open_channel()
+            writer: Any = channel._process._writer
+            await within_limit(until(writer.is_closing))
+            return channel
+
+    with pytest.raises(MCPConnectionError, match="ended with status 3: a trace of what went wrong"):
+        await Late(sys.executable, ["-I", "-S", str(SERVER), "no server"]).connect()
 
 
 async def test_a_server_that_stays_is_killed_with_what_it_started() -> None:

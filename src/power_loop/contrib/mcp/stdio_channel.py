@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,6 +19,8 @@ from power_loop.sandbox import PipedProcess
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "TMPDIR", "USER", "LOGNAME", "SHELL")
 # What an error shows of what a server wrote before it ended.
 _SHOWN_CHARS = 1_000
+# One that reads no more is about to end, and is waited for so long.
+_END_S = 10.0
 # A server that was told to end by the end of its input has this long for it.
 _GRACE_S = 2.0
 
@@ -72,13 +75,19 @@ class _StdioChannel:
         self._max_bytes = max_bytes
         self._lines = JsonLines(max_bytes=max_bytes)
         self._read: deque[dict[str, Any]] = deque()
+        self._is_over = asyncio.Event()
+        self._why = ""
 
     async def send(self, message: dict[str, Any]) -> None:
         """Write a line."""
         try:
             await self._process.write(json.dumps(message).encode("ascii") + b"\n")
         except ProcessError as error:
-            raise MCPConnectionError(f"the MCP server {self._name!r} reads no more: {error.message}") from error
+            # Why it ended says more than that it reads no more.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._is_over.wait(), _END_S)
+            why = self._why or f"the MCP server {self._name!r} reads no more: {error.message}"
+            raise MCPConnectionError(why) from error
 
     async def receive(self) -> dict[str, Any] | None:
         """Return the next message."""
@@ -96,6 +105,17 @@ class _StdioChannel:
 
     async def describe_end(self) -> str:
         """Say how the server ended, and what it wrote last."""
+        self._why = await self._describe_end()
+        self._is_over.set()
+        return self._why
+
+    async def aclose(self) -> None:
+        """End the server."""
+        with contextlib.suppress(ProcessError):
+            await self._process.stop(grace_s=_GRACE_S)
+        self._is_over.set()
+
+    async def _describe_end(self) -> str:
         try:
             status = await self._process.stop(grace_s=_GRACE_S)
             # What it wrote last is there once it has ended.
@@ -105,8 +125,3 @@ class _StdioChannel:
             return f"the MCP server {self._name!r} did not start: {error.message}"
         noise = f", and {self._lines.passed_over} lines that are no messages" if self._lines.passed_over else ""
         return f"the MCP server {self._name!r} ended with status {status}{noise}" + (f": {said}" if said else "")
-
-    async def aclose(self) -> None:
-        """End the server."""
-        with contextlib.suppress(ProcessError):
-            await self._process.stop(grace_s=_GRACE_S)
