@@ -11,7 +11,7 @@ import pytest
 
 from power_loop.runtime.store.sql.sqlite import SqliteDatabase
 from power_loop.runtime.store.sql.sqlite_connection import SqliteFile
-from tests.runtime.store.parts import store_threads
+from tests.runtime.store.parts import OwnThreads, store_threads
 
 
 @pytest.fixture
@@ -27,12 +27,18 @@ async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     await opened.aclose()
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
+@pytest.fixture
+def own_threads() -> OwnThreads:
+    """Tell the threads of the test's own stores from those that another test of this process has left to end."""
     before = set(store_threads())
+    return lambda: [thread for thread in store_threads() if thread not in before]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left(own_threads: OwnThreads) -> Iterator[None]:
     yield
-    for thread in set(store_threads()) - before:
-        thread.join(30)
+    for thread in own_threads():
+        thread.join(60)
         if thread.is_alive():
             frame = sys._current_frames().get(thread.ident or 0)
             pytest.fail(f"{thread.name} is left, here:\n{''.join(traceback.format_stack(frame))}")

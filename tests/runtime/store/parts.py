@@ -31,6 +31,10 @@ def store_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("power-loop-store")]
 
 
+#: Gives the threads of stores that were not there when the test began.
+OwnThreads = Callable[[], list[threading.Thread]]
+
+
 def open_files(folder: Path) -> int:
     """Count this process's descriptors on files of a folder; only where /proc tells."""
     count = 0

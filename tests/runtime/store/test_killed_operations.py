@@ -27,7 +27,7 @@ from tests.conformance.test_archive import a_long_session
 
 __all__ = ["town"]
 
-LIMIT_S = 60
+LIMIT_S = 120
 ARCHIVE = "archive.jsonl"
 #: The commits of a prune of what a fold covers: messages, rows of the projection, data.
 COMMITS_OF_A_PRUNE = ("prune_compacted", "prune_compacted", "prune_blobs")

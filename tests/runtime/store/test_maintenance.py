@@ -22,7 +22,7 @@ from power_loop.runtime.store.pruning import PAGE_ROWS
 from power_loop.runtime.store.sql.tables import TABLES
 from power_loop.runtime.store.store import SqlSessionStore
 from tests.conformance.parts import COMPLETED, accepted, new_session, one_send, reply, reply_with_calls, result_step
-from tests.runtime.store.processes import last_words, start
+from tests.runtime.store.processes import last_words, patient, start
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "en" / "user-guide" / "operating.md"
 MEGABYTE = "x" * 1_000_000
@@ -180,7 +180,7 @@ async def test_a_database_in_memory_is_looked_after_as_well(tmp_path: Path) -> N
 @pytest.mark.promise("upkeep")
 async def test_care_from_one_process_while_two_others_write_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
-    store = await open_store(path)
+    store = await open_store(patient(str(path)))
     await new_session(store, "shared")
     await fat_session(store, "fat", 3)
     writers = [start("write", number, path, 40) for number in range(2)]

@@ -21,8 +21,10 @@ from power_loop.contracts.records import Accepted
 from power_loop.runtime.store import open as opening
 from power_loop.runtime.store.dsn import parse_dsn
 from power_loop.runtime.store.open import open_store
+from power_loop.runtime.store.sql import sqlite
 from power_loop.testing.conformance import budgets
 from tests.conformance.parts import COMPLETED, HandClock, claim, new_send, one_send, reply
+from tests.runtime.store.processes import patient
 from tests.runtime.store.script import MOVES
 
 
@@ -40,7 +42,7 @@ async def boot(number: str, dsn: str) -> None:
     """Open the store at the same moment as others and use it at once."""
     logging.getLogger("power_loop").setLevel(logging.ERROR)
     wait_for_the_others()
-    store = await open_store(dsn)
+    store = await open_store(patient(dsn))
     await store.create_session(f"sess_{number}", system_prompt=None, metadata={})
     await one_send(store, f"sess_{number}")
     await store.aclose()
@@ -52,7 +54,7 @@ async def boot_rounds(number: str, dsn: str, rounds: str) -> None:
     for one in range(int(rounds)):
         say(ready=one)
         sys.stdin.readline()
-        store = await open_store(dsn, table_prefix=f"r{one}_")
+        store = await open_store(patient(dsn), table_prefix=f"r{one}_")
         await store.create_session(f"sess_{number}", system_prompt=None, metadata={})
         await one_send(store, f"sess_{number}")
         await store.aclose()
@@ -61,7 +63,7 @@ async def boot_rounds(number: str, dsn: str, rounds: str) -> None:
 
 async def write(number: str, dsn: str, count: str) -> None:
     """Hold `count` turns in a session of its own and as many in one that all processes want."""
-    store = await open_store(dsn)
+    store = await open_store(patient(dsn))
     wait_for_the_others()
 
     async def own() -> None:
@@ -73,7 +75,7 @@ async def write(number: str, dsn: str, count: str) -> None:
         turn = 0
         while turn < int(count):
             try:
-                held = await store.accept(claim("shared", f"owner {number}"), new_send(f"{number}/{turn}"))
+                held = await store.accept(claim("shared", f"owner {number}", ttl_s=600), new_send(f"{number}/{turn}"))
             except SessionBusyError:
                 await asyncio.sleep(0.001)
                 continue
@@ -88,7 +90,7 @@ async def write(number: str, dsn: str, count: str) -> None:
 
 async def spend(number: str, dsn: str, ledger: str) -> None:
     """Spend a budget that other processes spend as well, in four sessions at once, and note what that came to."""
-    store = await open_store(dsn)
+    store = await open_store(patient(dsn))
     limits = budgets.Budget(max_tokens=2_000)
     held = [
         await budgets.budgeted(store, f"sess_{number}_{one}", limits, parent=budgets.ROOT, owner=f"owner {number}")
@@ -109,6 +111,7 @@ def _note(ledger: str, totals: list[int]) -> None:
 async def fork(dsn: str) -> None:
     """Use a store, fork, and use the handle and a new one in the child and the parent."""
     warnings.simplefilter("ignore", DeprecationWarning)
+    dsn = patient(dsn)
     store = await open_store(dsn)
     await store.create_session("parent", system_prompt=None, metadata={})
     await store.get_session("parent")
@@ -367,6 +370,8 @@ async def _provision_to(dsn: str, pipe: int, passed: set[str], points: tuple[str
 
 async def exit_without_closing(dsn: str) -> None:
     """Leave a store open and a transaction on its way at the end of the process."""
+    # A busy machine may need longer than the end of a process is put off for.
+    sqlite._EXIT_WAIT_S = 60
     store = await open_store(dsn)
     await store.create_session("sess_1", system_prompt=None, metadata={})
     await store.get_session("sess_1")
