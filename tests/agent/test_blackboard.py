@@ -30,7 +30,7 @@ __all__ = ["bank", "town"]
 T = TypeVar("T")
 
 # Far more than processes take that all want to write the same entry, also on a machine that does much else.
-CHILDREN_LIMIT_S = 300.0
+CHILDREN_LIMIT_S = 150.0
 
 POINTS = [
     ("commit.after", "append_reply"),

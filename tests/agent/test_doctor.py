@@ -500,7 +500,7 @@ async def test_what_waits_and_what_is_unknown_is_listed_and_is_no_damage(make_lo
 
 async def test_a_session_whose_turn_runs_is_not_mended(make_loop: MakeLoop, bank: Bank) -> None:
     await two_sends(make_loop, bank)
-    await bank.store.accept(Claim(bank.sid, "somebody", 60.0), NewSend(user_message("x"), "", {}))
+    await bank.store.accept(Claim(bank.sid, "somebody", 86_400.0), NewSend(user_message("x"), "", {}))
     await bank.run(f"UPDATE {bank.prefix}sends SET status = 'running' WHERE session_id = '{bank.sid}' AND idx = 1")
     [left] = await found(bank, repair=True)
     assert (left.check, left.is_repaired) == ("send.left_behind", False)

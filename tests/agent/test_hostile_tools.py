@@ -58,7 +58,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "write_file": {"path": "new/file.txt", "content": "x"},
     "edit_file": {"path": "a.txt", "old_text": "line #.", "new_text": "b", "replace_all": True},
     "apply_patch": {"patch": PATCH},
-    "bash": {"command": "true", "timeout_s": 20},
+    "bash": {"command": "true", "timeout_s": 120},
     "todo": {"items": [{"text": "a", "status": "done"}]},
     "background_run": {"command": "true"},
     "background_list": {},
