@@ -99,6 +99,8 @@ def test_what_was_typed_before_a_question_was_seen_is_no_answer_to_it(tmp_path: 
         terminal.press("Write.\n")
         server.wait_for_hang()
         terminal.press("y\ny\n")
+        # The terminal shows what it was given.
+        terminal.expect("y\ny\n")
         server.release("answer")
         terminal.expect("allow it? ")
         terminal.press("l\n")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from power_loop import After, open_store
+from power_loop.cli import timers
 from power_loop.messages import user_message
 from power_loop.storage import NewTimer
 from power_loop.timers import TimerState
@@ -80,6 +84,32 @@ def test_a_second_signal_ends_a_runner_whose_turn_does_not_rest(folder: Path, nu
             assert process.returncode == -number
         finally:
             process.kill()
+
+
+def test_a_second_signal_is_one_at_whatever_moment_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[tuple[int, Any]] = []
+    handle = signal.signal
+
+    def note(number: int, handler: Any) -> Any:
+        handlers.append((number, handler))
+        return handle(number, handler)
+
+    async def interrupt() -> None:
+        stopped = asyncio.Event()
+        timers._stop_on_signals(SimpleNamespace(stop=stopped.set))  # type: ignore[arg-type]
+        with monkeypatch.context() as patched:
+            patched.setattr(signal, "signal", note)
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.wait_for(stopped.wait(), LIMIT_S)
+
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        asyncio.run(interrupt())
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    # Not for a moment is Ctrl-C an exception.
+    assert handlers == [(signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_DFL)]
 
 
 def test_timers_are_listed_cancelled_delivered_and_forgotten(folder: Path) -> None:

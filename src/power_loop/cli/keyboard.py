@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import sys
 import threading
+from collections import deque
+
+if sys.platform != "win32":
+    import termios
 
 _PIECE_BYTES = 65_536
 
@@ -20,7 +25,13 @@ class Keyboard:
     def __init__(self) -> None:
         self.is_terminal = sys.stdin.isatty()
         self._fd = sys.stdin.fileno()
-        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        # The lines that were read, and None behind the last one; of one that has not ended there is the rest.
+        self._lines: deque[str | None] = deque()
+        self._rest = b""
+        self._has_more = asyncio.Event()
+        # Held from the look into the terminal until what was there is among the lines: in between nobody could forget
+        # it.
+        self._taking = threading.Lock()
         self._thread: threading.Thread | None = None
 
     async def line(self, prompt: str = "") -> str | None:
@@ -33,37 +44,52 @@ class Keyboard:
         if self.is_terminal:
             sys.stdout.write(prompt)
             sys.stdout.flush()
-        found = await self._lines.get()
-        if found is None:
-            self._lines.put_nowait(None)
-        return found
+        while not self._lines:
+            self._has_more.clear()
+            await self._has_more.wait()
+        return None if self._lines[0] is None else self._lines.popleft()
 
     def forget_typed(self) -> None:
         """Throw away what was typed before a question was seen: it is no answer to it."""
         if not self.is_terminal:
             return
-        is_over = False
-        while not self._lines.empty():
-            is_over = self._lines.get_nowait() is None or is_over
-        if is_over:
-            self._lines.put_nowait(None)
-        with contextlib.suppress(ImportError, OSError):
-            import termios
-
-            with contextlib.suppress(termios.error):
-                termios.tcflush(self._fd, termios.TCIFLUSH)
+        with self._taking:
+            is_over = None in self._lines
+            self._lines.clear()
+            self._rest = b""
+            if is_over:
+                self._lines.append(None)
+            if sys.platform != "win32":
+                with contextlib.suppress(termios.error):
+                    termios.tcflush(self._fd, termios.TCIFLUSH)
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
-        rest = b""
+        # Windows cannot look without waiting.
+        looks_first = self.is_terminal and sys.platform != "win32"
+        has_more = True
         # Where the event loop is closed, nobody wants a line any more.
         with contextlib.suppress(RuntimeError):
-            while piece := self._piece():
-                *lines, rest = (rest + piece).split(b"\n")
-                for one in lines:
-                    loop.call_soon_threadsafe(self._lines.put_nowait, _text(one))
-            if rest:
-                loop.call_soon_threadsafe(self._lines.put_nowait, _text(rest))
-            loop.call_soon_threadsafe(self._lines.put_nowait, None)
+            while has_more:
+                has_more = self._take_typed() if looks_first else self._keep(self._piece())
+                loop.call_soon_threadsafe(self._has_more.set)
+
+    def _take_typed(self) -> bool:
+        """Keep what is typed next; False at the end."""
+        select.select([self._fd], [], [])
+        with self._taking:
+            # It may have been forgotten since.
+            is_there = bool(select.select([self._fd], [], [], 0)[0])
+            return self._keep(self._piece()) if is_there else True
+
+    def _keep(self, piece: bytes) -> bool:
+        """Keep the lines of a piece; False if it is empty, which is the end."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if not piece and self._rest:
+            lines.append(self._rest)
+        self._lines += [_text(one) for one in lines]
+        if not piece:
+            self._lines.append(None)
+        return bool(piece)
 
     def _piece(self) -> bytes:
         try:

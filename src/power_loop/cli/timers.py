@@ -101,8 +101,8 @@ def _stop_on_signals(runner: TimerRunner) -> None:
     def stop() -> None:
         runner.stop()
         # A turn may take for ever: the next one ends the process as it stands, and others go on with what it drove.
+        # Taken from the event loop first, Ctrl-C would for a moment be an exception.
         for number in _SIGNALS:
-            loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
     # Not every system has handlers of signals in its event loops: there Ctrl-C ends it in the middle.
