@@ -1,7 +1,7 @@
 """Lets processes run agents with sub-agents and die at a point, and others find what they left: a fork for each life.
 
-`python -m tests.agent.agents_child DSN PREFIX FOLDER STORY EVERY` prints a line of JSON for each point at which it
-killed a process.
+`python -m tests.agent.agents_child DSN PREFIX FOLDER STORY FIRST EVERY` prints a line of JSON for each point at which
+it killed a process: the first one, and every so many behind it.
 """
 
 from __future__ import annotations
@@ -194,12 +194,12 @@ def live(work: Coroutine[Any, Any, None]) -> int:
 
 def main() -> None:
     """Kill a process at every so many points, and tell what the next one made of it."""
-    dsn, prefix, folder, story, every = sys.argv[1:]
+    dsn, prefix, folder, story, first, every = sys.argv[1:]
     where = (dsn, prefix, Path(folder), story)
     whole = Life(*where, f"{story}_whole")
     assert live(whole.begin(None)) == 0
     points = whole.left("points")
-    for at in range(0, len(points), int(every)):
+    for at in range(int(first), len(points), int(every)):
         life = Life(*where, f"{story}_{at}")
         # What is side by side may come in another order, so that a life may pass a point less.
         died = live(life.begin(at))

@@ -1,7 +1,8 @@
 """Lets processes deliver timers and die at a point, and others go on: a fork for each life.
 
-`python -m tests.agent.timers_child DSN PREFIX FOLDER EVERY` prints a line of JSON for each point at which it killed a
-process. The second life begins ten minutes later, by a clock that is moved by hand: every claim and lease is over then.
+`python -m tests.agent.timers_child DSN PREFIX FOLDER FIRST EVERY` prints a line of JSON for each point at which it
+killed a process: the first one, and every so many behind it. The second life begins ten minutes later, by a clock that
+is moved by hand: every claim and lease is over then.
 """
 
 from __future__ import annotations
@@ -118,17 +119,17 @@ class Life:
 
 def main() -> None:
     """Kill a process at every so many points, and tell what the next one made of it."""
-    dsn, prefix, folder, every = sys.argv[1:]
+    dsn, prefix, folder, first, every = sys.argv[1:]
     whole = Life(dsn, prefix, Path(folder), "whole")
     assert live(whole.begin(None)) == 0
     points = whole.left("points")
-    for at in range(0, len(points), int(every)):
+    for at in range(int(first), len(points), int(every)):
         life = Life(dsn, prefix, Path(folder), str(at))
         # Deliveries are side by side, and the store may commit some of them together: a life may pass a point less.
         died = live(life.begin(at))
         assert died in (0, -signal.SIGKILL), died
         assert live(life.go_on()) == 0
-        told = {"point": f"{at} {points[at]}", "was_killed": died != 0, **life.left("facts")}
+        told = {"point": f"{at} {points[at]}", "points": points, "was_killed": died != 0, **life.left("facts")}
         print(json.dumps(told), flush=True)
 
 
