@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,23 @@ async def test_it_answers_what_it_is_told_and_its_errors_are_kept_apart(mark: Ma
     assert await process.read() == b"one\n"
     assert await process.error_text() == "oops\n"
     assert await process.stop() in (0, -15)
+
+
+@bounded
+async def test_what_it_complained_of_before_it_answered_is_told_by_a_keeper_that_was_held_up(mark: Mark) -> None:
+    process = await PipedProcess.start(["bash", "-c", "echo up; read -r line; echo oops >&2; echo $line; cat"], env=ENV)
+    assert await process.read() == b"up\n"
+    os.kill(process._kept.pid, signal.SIGSTOP)
+    try:
+        await process.write(b"one\n")
+        assert await process.read() == b"one\n"
+        asked = asyncio.ensure_future(process.error_text())
+        await asyncio.sleep(0)
+    finally:
+        # It finds the complaint and the question at the same moment.
+        os.kill(process._kept.pid, signal.SIGCONT)
+    assert await asked == "oops\n"
+    await process.stop()
 
 
 @bounded

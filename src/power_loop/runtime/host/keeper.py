@@ -243,6 +243,7 @@ class Keeper:
         if "stop" in told:
             self._stop("stopped", told["stop"])
         elif "look" in told:
+            self._read_what_is_there()
             self._tell({"event": "look", "output": self._output.told()})
         elif "run" in told and self._is_shell and self._cause is None:
             self._command = told["run"]
@@ -293,6 +294,16 @@ class Keeper:
             os.close(self._out)
             self._out = -1
 
+    def _read_what_is_there(self) -> None:
+        """Take the output that was written until this moment, and leave what comes later."""
+        left = _readable(self._out) if self._out >= 0 else 0
+        while left > 0:
+            data = _read(self._out, left)
+            if not data:
+                break
+            self._output.put(data)
+            left -= len(data)
+
     def _read_errors(self) -> None:
         data = _read(self._err)
         if data is None:
@@ -314,13 +325,7 @@ class Keeper:
         if self._command is None or not status.isdigit():
             return
         # What the command wrote is in the pipe already; what others write behind it is the next one's.
-        left = _readable(self._out) if self._out >= 0 else 0
-        while left > 0:
-            data = _read(self._out, left)
-            if not data:
-                break
-            self._output.put(data)
-            left -= len(data)
+        self._read_what_is_there()
         event = {"event": "done", "run": self._command, "status": int(status), "folder": _text(folder)}
         self._tell({**event, "output": self._output.told()})
         self._output.close()
