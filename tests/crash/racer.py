@@ -56,7 +56,7 @@ EXPECTED = frozenset(
 )
 _CLIENTS = 3
 # How long a worker and the recovery at the end may live before that is a defect, in seconds.
-_LIFE_S = 90.0
+_LIFE_S = 300.0
 # Several of the time of a lease.
 _RECOVERIES = 40
 _TOOLS = ("charge", "pay", "save", "look")

@@ -27,7 +27,7 @@ from tests.crash.racer import Race
 
 ROOT = Path(__file__).resolve().parents[2]
 # Behind its own end a race may take so long for its last turns and its recovery, in seconds.
-_GRACE_S = 200.0
+_GRACE_S = 450.0
 _NO_END_S = 3600.0
 
 

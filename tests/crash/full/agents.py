@@ -228,6 +228,8 @@ async def stick(id: str, context: ToolContext) -> str:
     return "never"
 
 
+# No process here lives until its lease is renewed by the clock; one that is an hour ahead finds it over.
+_LEASE_S = 600.0
 PRICES = PriceTable({Model.info.model: ModelPrice("3", "15", cached_input="0.3")})
 # More than any history takes, so that what ends a send is never the budget.
 PLENTY = Budget(max_tokens=1_000_000, max_cost=100, max_tool_calls=1_000, max_seconds=86_400)
@@ -246,7 +248,7 @@ def make_loop(dsn: str, *, clock: Clock | None = None) -> StatefulAgentLoop:
         llm=Model(),
         dsn=dsn,
         tool_registry=[*TOOLS, *agent_tools([CLERK]), *background_tools(shell), *wakeup_tools()],
-        config=LoopConfig(projection=Projection(), prices=PRICES),
+        config=LoopConfig(projection=Projection(), prices=PRICES, lease_ttl_s=_LEASE_S),
         clock=clock,
     )
     drive_runs(loop)
