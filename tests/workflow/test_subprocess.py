@@ -47,9 +47,14 @@ async def core(tmp_path: Path) -> AsyncIterator[SubprocessExecutor]:
         yield made
 
 
+def written_by(folder: Path) -> list[Path]:
+    """The files `done` in the workspaces of leaves."""
+    return list((folder / "leaves").glob("worker-*/*/workspace/done"))
+
+
 def written(folder: Path) -> str:
     """What the leaf's commands wrote into the file `done` of its workspace."""
-    (file,) = (folder / "leaves").glob("worker-*/*/workspace/done")
+    (file,) = written_by(folder)
     return file.read_text()
 
 
@@ -106,7 +111,8 @@ async def test_a_worker_that_is_killed_in_a_tool_does_not_do_it_twice(tmp_path: 
                 asyncio.get_running_loop().create_task(self.kill())
 
         async def kill(self) -> None:
-            await until(lambda: bool(list((tmp_path / "leaves").glob("worker-*/*/workspace/done"))))
+            # A shell makes a file before it writes to it.
+            await until(lambda: any(one.read_text() == "x\n" for one in written_by(tmp_path)))
             kill_workers()
 
     task = leaf(tools=("bash",))
