@@ -31,7 +31,7 @@ from power_loop.runtime.host.process import (
     run_blocking,
 )
 from power_loop.testing import leak_check
-from tests.agent.parts import until, within_limit
+from tests.agent.parts import LIMIT_S, until, within_limit
 from tests.runtime.host.trees import ENV, Mark
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are counted in /proc")
@@ -370,3 +370,18 @@ async def test_what_multiplies_is_ended(mark: Mark, leave: str) -> None:
 async def test_a_process_takes_no_more_than_its_limits(tmp_path: Path, limits: ProcessLimits, script: str) -> None:
     ended = await within_limit(run(program(f"set -o pipefail; {script}", folder=str(tmp_path), limits=limits)))
     assert (ended.cause, ended.exit_status) == (EndCause.EXIT, 0), ended
+
+
+async def test_a_word_that_comes_as_its_hearer_is_cancelled_is_heard_by_the_next() -> None:
+    process = KeptProcess(Program(("bash", "-c", "exit 7"), ENV, "/"))
+    looking = asyncio.create_task(process.look())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    # The event loop stands still until the last word is there, so that it meets both in one round: first the word.
+    asyncio.get_running_loop().call_later(0, looking.cancel)
+    assert process._keeper is not None
+    process._keeper.wait(LIMIT_S)
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    ended = await within_limit(process.wait())
+    assert (ended.cause, ended.exit_status) == (EndCause.EXIT, 7)

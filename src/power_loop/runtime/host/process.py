@@ -341,13 +341,15 @@ class KeptProcess:
 
     async def _hear(self, *, ends: bool = True) -> dict[str, Any] | None:
         """Take the keeper's next word. Whoever is cancelled here ends the program, unless told otherwise."""
-        loop = asyncio.get_running_loop()
         self._socket.setblocking(False)
         self._is_heard = True
         try:
             while (frame := self._frame()) is None:
                 try:
-                    data = await loop.sock_recv(self._socket, _CHUNK_BYTES)
+                    data = self._socket.recv(_CHUNK_BYTES)
+                except BlockingIOError:
+                    await _readable(self._socket.fileno())
+                    continue
                 except ConnectionResetError:
                     continue  # it ended without reading what it was told; its last words come behind the error
                 if not data:
@@ -489,6 +491,18 @@ def _marked(mark: bytes) -> set[int]:
                 if mark in Path("/proc", name, "environ").read_bytes().split(b"\0"):
                     found.add(int(name))
     return found
+
+
+async def _readable(descriptor: int) -> None:
+    """Return when something can be read. It reads nothing itself: with a `sock_recv` that is cancelled at the moment in
+    which something comes, that would be lost."""
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    loop.add_reader(descriptor, came.set)
+    try:
+        await came.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def _in_spite_of_cancellation(work: Any) -> None:
