@@ -119,6 +119,23 @@ async def test_the_watch_goes_on_where_the_handle_that_began_it_was_closed(make_
     assert (await within_limit(turn)).status is SendStatus.CANCELLED
 
 
+async def test_a_look_of_the_watch_ends_with_the_last_turn(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "INTERVAL_S", 0.01)
+    gate, look = Gate(), Gate()
+    loop = make_loop(gate.then("Fine."))
+    sid, store, before = await loop.new_session(), await loop.get_store(), asyncio.all_tasks()
+    monkeypatch.setattr(store, "read_signals", lambda session_ids: look.passing())
+    turn = asyncio.create_task(loop.send("go", session_id=sid))
+    await gate.someone()
+    await look.someone()
+    gate.open()
+    assert (await within_limit(turn)).final_text == "Fine."
+    assert look.cancelled == 1
+    assert asyncio.all_tasks() <= before
+
+
 async def test_a_turn_that_its_event_loop_left_is_ended_by_whoever_cancels_it(make_loop: MakeLoop, dsn: str) -> None:
     loop = make_loop(RuntimeError("down"), "Never.")
     sid = await loop.new_session()

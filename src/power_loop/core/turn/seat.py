@@ -324,6 +324,7 @@ async def hold(
                 await kit.store.release(lease, hands_back=scope.is_left or scope.is_handed_back)
         if turn is not None and turn.rest_status not in _NOT_BEHIND and await _has_next(turn):
             seat.on_waiting()
+        await watcher.rest()
 
 
 async def _has_next(turn: Turn) -> bool:

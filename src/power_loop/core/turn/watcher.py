@@ -71,6 +71,12 @@ class Watcher:
         """Watch it no longer."""
         self._turns.pop(turn, None)
 
+    async def rest(self) -> None:
+        """Give up a look that is on its way for turns that have all ended: it would outlive the handles."""
+        if self._task is not None and not self._turns:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
     def _tick(self) -> None:
         self._timer = None
         if not self._turns:
