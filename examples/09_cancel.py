@@ -25,7 +25,7 @@ async def main() -> None:
 
         # A token stops a send from wherever it is held: a button, a signal handler, another thread.
         token = CancellationToken()
-        asyncio.get_running_loop().call_later(0.2, token.cancel, "the user pressed stop")
+        loop.event_bus.subscribe(lambda event: token.cancel("the user pressed stop"), types=[TextDelta])
         result = await loop.send("Tell me another long story.", session_id=sid, cancellation=token)
         print(f"[{result.status.value}: {result.reason}]")
 

@@ -9,11 +9,13 @@ import asyncio
 from power_loop import StatefulAgentLoop, create_llm_service_from_env, tool
 from power_loop.events import InputTaken, ToolCallStarted
 
+was_said = asyncio.Event()
+
 
 @tool(effect="read")
 async def search_hotels(city: str) -> str:
     """Search the hotels of a city."""
-    await asyncio.sleep(0.2)  # in life: a slow website
+    await was_said.wait()  # in life: a slow website
     return f"{city}: Hotel Roma (90 euros), Pensione Rosa (60 euros, no lift)"
 
 
@@ -28,6 +30,7 @@ async def main() -> None:
                 if isinstance(event.payload, ToolCallStarted):
                     left = await loop.follow_up(sid, "One with a lift, please.")
                     print(f"[said while the turn runs: {left.is_turn_running}]")
+                    was_said.set()
                 elif isinstance(event.payload, InputTaken):
                     print("[the turn has heard it]")
         print(events.result.final_text)

@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -177,13 +178,11 @@ class Served:
 
     def until(self, path: str, text: str) -> str:
         """Ask for a page until a text stands in it; return the page."""
-        page = ""
-        for _ in range(2000):
-            page = self.get(path)
-            if text in page:
-                return page
+        until_s = time.monotonic() + LIMIT_S
+        while text not in (page := self.get(path)):
+            assert time.monotonic() < until_s, f"{text!r} never came: {page}"
             threading.Event().wait(0.01)
-        raise AssertionError(f"{text!r} never came: {page}")
+        return page
 
 
 def _spoken(records: Any) -> list[tuple[str, str]]:

@@ -138,10 +138,16 @@ def test_agent_writes_workflow(stage: Stage) -> None:
     body = {"type": "agent", "id": "note", "spec": {"name": "writer", "system_prompt": "Write."}, "input": "{{river}}"}
     wrong = {"name": "rivers", "root": {"type": "foreach", "items": rivers, "as": "rivr", "body": body}}
     right = {"name": "rivers", "root": {**wrong["root"], "as": "river"}}  # type: ignore[dict-item]
-    answers = [call("check_workflow", spec=wrong), call("submit_workflow", spec=right), "It runs."]
-    said = stage.play(
-        "56_agent_writes_workflow", answers=[*answers, "One.", "Two.", "Three.", "All three are written."]
-    )
+    plan = [call("check_workflow", spec=wrong), call("submit_workflow", spec=right)]
+    # The run begins beside the turn that submitted it.
+    by_word = {
+        "It runs.": "All three are written.",
+        "three agents": "It runs.",
+        "Rhine": "One.",
+        "Po": "Two.",
+        "Loire": "Three.",
+    }
+    said = stage.play("56_agent_writes_workflow", answers=[*plan, *[by_text(by_word)] * 5])
     assert said == "→ check_workflow\n→ submit_workflow\nIt runs.\nrivers: completed\nAll three are written.\n"
     problems = next(text for role, text in stage.logs()[0] if role == "tool")
     assert "river" in problems
