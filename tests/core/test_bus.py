@@ -241,9 +241,10 @@ def test_a_raising_subscriber_is_counted_and_logged_and_stops_nobody(caplog: pyt
         emit(bus, *map(str, range(100)))
     assert len(seen) == 100
     assert broken.errors == 100
-    assert [record.args[1] for record in caplog.records if isinstance(record.args, tuple)] == [1, 10, 100]
-    assert caplog.records[0].exc_info is not None
-    assert "'fail' raised" in caplog.records[0].message
+    # A thread of another test may have something to say, too.
+    told = [record for record in caplog.records if "'fail' raised" in record.message]
+    assert [record.args[1] for record in told if isinstance(record.args, tuple)] == [1, 10, 100]
+    assert told[0].exc_info is not None
 
 
 def test_a_subscriber_cannot_look_like_a_cancelled_turn(caplog: pytest.LogCaptureFixture) -> None:
