@@ -71,35 +71,36 @@ def test_a_process_that_ends_without_closing_commits_what_it_began(tmp_path: Pat
     connection.close()
 
 
-async def test_a_kill_at_any_commit_leaves_the_moment_before_or_after_that_move(tmp_path: Path) -> None:
-    store = await open_store(tmp_path / "whole.db", clock=HandClock())
+async def moments_of(path: Path) -> list[object]:
+    """Return what a store holds before the script and after each of its moves."""
+    store = await open_store(path, clock=HandClock())
     moments = [await everything(store)]
     for _, move in MOVES:
         await move(store)
         moments.append(await everything(store))
     await store.aclose()
-    # Every move changes something, so that one moment is told from the next; a renewal moves the lease.
+    return moments
+
+
+@pytest.mark.parametrize("at", range(2 * len(MOVES)))
+async def test_a_kill_at_any_commit_leaves_the_moment_before_or_after_that_move(tmp_path: Path, at: int) -> None:
+    moments = await moments_of(tmp_path / "whole.db")
+    dsn = str(tmp_path / "killed.db")
+    said = await asyncio.to_thread(last_words, start("die_at", dsn, at), status=-signal.SIGKILL)
+    assert said == {"point": ("commit.before", "commit.after")[at % 2], "move": MOVES[at // 2][0]}
+    killed = await open_store(dsn, clock=HandClock())
+    assert await everything(killed) == moments[(at + 1) // 2]
+    # What was cut off can be done again, to the same end as if nothing had happened.
+    for _, move in MOVES[(at + 1) // 2 :]:
+        await move(killed)
+    assert await everything(killed) == moments[-1]
+    await killed.aclose()
+
+
+async def test_the_moments_of_the_script_are_told_apart_and_it_has_no_other_commits(tmp_path: Path) -> None:
+    # Every move changes something; a renewal moves the lease.
+    moments = await moments_of(tmp_path / "whole.db")
     assert all(before != after for before, after in itertools.pairwise(moments))
-
-    async def kill(at: int) -> None:
-        dsn = str(tmp_path / f"killed_{at}.db")
-        said = await asyncio.to_thread(last_words, start("die_at", dsn, at), status=-signal.SIGKILL)
-        assert said == {"point": ("commit.before", "commit.after")[at % 2], "move": MOVES[at // 2][0]}
-        killed = await open_store(dsn, clock=HandClock())
-        assert await everything(killed) == moments[(at + 1) // 2]
-        # What was cut off can be done again, to the same end as if nothing had happened.
-        for _, move in MOVES[(at + 1) // 2 :]:
-            await move(killed)
-        assert await everything(killed) == moments[-1]
-        await killed.aclose()
-
-    limit = asyncio.Semaphore(2)
-
-    async def one(at: int) -> None:
-        async with limit:
-            await kill(at)
-
-    await asyncio.gather(*(one(at) for at in range(2 * len(MOVES))))
     finished = await asyncio.to_thread(last_words, start("die_at", tmp_path / "not_killed.db", 999))
     assert finished == {"finished": 2 * len(MOVES)}
 
