@@ -15,7 +15,7 @@ SHORT = LoopConfig(lease_ttl_s=0.3)
 
 def elsewhere(make_loop: MakeLoop, dsn: str, *steps: Any, **options: Any) -> StatefulAgentLoop:
     """Return a handle that shares nothing with those of `dsn` but the file."""
-    return make_loop(*steps, dsn=f"sqlite:///{dsn}?busy_timeout_s=9.5", **options)
+    return make_loop(*steps, dsn=f"sqlite:///{dsn}?busy_timeout_s=60", **options)
 
 
 def living_owner() -> str:
