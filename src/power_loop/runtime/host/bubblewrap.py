@@ -15,7 +15,7 @@ from power_loop.runtime.host.process import EndCause, Program, run
 from power_loop.runtime.host.seccomp import seccomp_filter
 from power_loop.runtime.host.shells import KeptShells, Launch
 
-_PROBE_S = 20.0
+_PROBE_S = 60.0
 _SECCOMP_FD = 20
 # What programs need of the system, none of which is anybody's secret.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
