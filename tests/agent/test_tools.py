@@ -28,7 +28,7 @@ from power_loop.messages import ToolCallPart
 from power_loop.testing import FrozenClock, ScriptedLLM, call, calls
 
 from .conftest import MakeLoop
-from .parts import Ears, Gate, answers, error_answers, pass_time, said, until, within_limit
+from .parts import LIMIT_S, Ears, Gate, answers, error_answers, pass_time, said, until, within_limit
 
 TAG: contextvars.ContextVar[str] = contextvars.ContextVar("tag", default="none")
 
@@ -238,7 +238,7 @@ async def test_a_blocking_tool_delays_neither_the_event_loop_nor_another_session
     def block() -> str:
         """Block."""
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(LIMIT_S)
         return threading.current_thread().name
 
     loop = make_loop(call("block"), tool_registry=[block])
@@ -257,7 +257,7 @@ async def test_a_blocking_tool_delays_neither_the_event_loop_nor_another_session
 
 @pytest.mark.promise("sync-tools-in-threads")
 async def test_blocking_tools_of_one_reply_run_side_by_side(make_loop: MakeLoop) -> None:
-    together = threading.Barrier(8, timeout=30)
+    together = threading.Barrier(8, timeout=LIMIT_S)
 
     @tool
     def meet(n: int) -> int:
@@ -548,7 +548,7 @@ async def test_a_call_that_takes_too_long_is_ended_and_the_model_is_told(make_lo
 
     def wait_sync(ctx: ToolContext) -> str:
         token.append(ctx.cancellation)
-        go_on.wait(30)
+        go_on.wait(LIMIT_S)
         return "late"
 
     handler = wait_async if is_async else wait_sync
