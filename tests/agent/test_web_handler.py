@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from power_loop import LLMRequest, LLMResponse, SendStatus, StatefulAgentLoop, Usage, tool
-from power_loop.core.turn import watcher
 from power_loop.events import TextDelta
 from power_loop.llm import Emit, ModelInfo
 from power_loop.testing import ScriptedLLM, call, leak_check
@@ -84,9 +83,7 @@ async def test_two_hundred_requests_to_one_session_are_answered_in_order(dsn: st
     await keeper.aclose()
 
 
-async def test_a_request_that_is_abandoned_leaves_nothing_behind(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Turns that last for long are looked after, all together: a look that is on its way is none of theirs.
-    monkeypatch.setattr(watcher, "INTERVAL_S", LIMIT_S)
+async def test_a_request_that_is_abandoned_leaves_nothing_behind(dsn: str) -> None:
     gate = Gate()
     keeper = StatefulAgentLoop(llm=Echo(), dsn=dsn)
     sids = [await keeper.new_session() for _ in range(20)]

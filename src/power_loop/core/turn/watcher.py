@@ -81,6 +81,10 @@ class Watcher:
         self._timer = None
         if not self._turns:
             return
+        if self._task is not None:
+            # Turns that came behind it are looked at when it has ended: of two looks only one would be given up.
+            self._timer = self._loop.call_later(self._interval_s, self._tick)
+            return
         watched = [turn for turn, (_, is_due) in self._turns.items() if is_due]
         for turn, (store, _) in self._turns.items():
             self._turns[turn] = (store, True)
