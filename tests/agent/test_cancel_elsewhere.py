@@ -12,7 +12,7 @@ from power_loop.testing import calls
 
 from .conftest import MakeLoop
 from .elsewhere import elsewhere
-from .parts import Gate, said, within_limit
+from .parts import Gate, said, until, within_limit
 from .test_lease import change, take_over
 from .test_recovery import dead_owner
 
@@ -133,6 +133,29 @@ async def test_a_look_of_the_watch_ends_with_the_last_turn(
     gate.open()
     assert (await within_limit(turn)).final_text == "Fine."
     assert look.cancelled == 1
+    assert asyncio.all_tasks() <= before
+
+
+async def test_turns_that_come_during_a_look_begin_no_second_one(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "INTERVAL_S", 0.01)
+    tick, ticks = watcher.Watcher._tick, list[None]()
+    monkeypatch.setattr(watcher.Watcher, "_tick", lambda self: (tick(self), ticks.append(None)))
+    gate, look = Gate(), Gate()
+    loop = make_loop(gate.then("Fine."), gate.then("Fine."))
+    sids, store, before = [await loop.new_session() for _ in range(2)], await loop.get_store(), asyncio.all_tasks()
+    monkeypatch.setattr(store, "read_signals", lambda session_ids: look.passing())
+    turns = [asyncio.create_task(loop.send("go", session_id=sids[0]))]
+    await look.someone()
+    turns.append(asyncio.create_task(loop.send("go", session_id=sids[1])))
+    await within_limit(until(lambda: gate.came == 2))
+    seen = len(ticks)
+    # With the first of these the second turn is due, and with the next one it would be looked at.
+    await within_limit(until(lambda: len(ticks) > seen + 3))
+    gate.open()
+    assert [(await within_limit(turn)).final_text for turn in turns] == ["Fine."] * 2
+    assert (look.came, look.cancelled) == (1, 1)
     assert asyncio.all_tasks() <= before
 
 
