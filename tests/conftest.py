@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,3 +55,14 @@ def variables_of_the_person() -> Iterator[dict[str, str]]:
         del os.environ[name]
     yield taken
     os.environ.update(taken)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def garbage_of_its_own() -> None:
+    """Let the collector search what the tests of a module leave, and not again and again what was there before: the
+    tests of the whole run alone are a million objects, and a look at each takes most of a second."""
+    with warnings.catch_warnings():
+        # What others left unclosed is not told of in the first test that comes behind them.
+        warnings.simplefilter("ignore")
+        gc.collect()
+    gc.freeze()

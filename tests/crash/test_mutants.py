@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from power_loop import LLMRequest, LLMResponse, LoopConfig, PowerLoopError, StatefulAgentLoop, Usage, open_store
+from power_loop import LLMRequest, LLMResponse, PowerLoopError, StatefulAgentLoop, Usage, open_store
 from power_loop.errors import SessionBusyError
 from power_loop.messages import user_message
 from power_loop.storage import Claim, NewSend
@@ -49,11 +49,13 @@ from tests.crash.races import ROOT, run_races
 from tests.crash.stories import STORIES
 from tests.crash.verdict import carried_out, judge, left_alone, with_follow_up
 from tests.servers import shared_server
-from tests.servers.proxy import Proxy
+from tests.servers.proxy import Proxy, Trap
 
 _HOUR_MS = 3_600_000
 # No test takes so long.
 _LONG_LEASE_S = 600.0
+# What of a send a COMMIT brings, with the move that it ends.
+_COMMIT_OF = {"input": "accept", "answer": "append_reply"}
 _STOPPED = {"stopped": int(signal.SIGSTOP)}
 _ENDED = {"exit": 0}
 
@@ -196,24 +198,24 @@ async def test_a_history_over_a_cut_connection_tells_it(
         # What is encrypted, the proxy could not tell apart.
         store = await open_store(f"{proxy.dsn(tables.dsn)}?sslmode=disable", table_prefix=tables.prefix)
         await store.create_session("s", system_prompt=None, metadata={})
-        spring = proxy.cut_after if cell.is_executed else proxy.cut_before
+        spring, traps = proxy.cut_after if cell.is_executed else proxy.cut_before, list[Trap]()
+
+        def set_trap(point: str, move: str) -> None:
+            # The next COMMIT is the one that is meant.
+            if (point, move) == ("commit.before", _COMMIT_OF[cell.of]) and not traps:
+                traps.append(spring(b"COMMIT"))
 
         def answer(request: LLMRequest) -> LLMResponse:
-            if cell.of == "answer":
-                spring(b"COMMIT")
             log.answered("s", "Hello.", input_tokens=3, output_tokens=2)
             return LLMResponse.of_text("Hello.", usage=Usage(3, 2))
 
-        # The next COMMIT is the one that is meant: no lease is renewed meanwhile.
-        config = LoopConfig(lease_ttl_s=_LONG_LEASE_S)
-        llm = ScriptedLLM([answer], repeat_last=True)
-        loop = StatefulAgentLoop(llm=llm, store=log.watched(store), config=config)
-        if cell.of == "input":
-            spring(b"COMMIT")
+        store.on_point = set_trap
+        loop = StatefulAgentLoop(llm=ScriptedLLM([answer], repeat_last=True), store=log.watched(store))
         with contextlib.suppress(PowerLoopError):
             await log.did("send", "s", loop.send("Hi.", session_id="s"), input="Hi.")
         await loop.aclose()
         await store.aclose()
+        assert [trap.happened.is_set() for trap in traps] == [True]
     log.close()
     await check(tables.dsn, tmp_path / "history", mutant, says=cell.says, table_prefix=tables.prefix)
 

@@ -16,7 +16,7 @@ import pytest
 from power_loop.errors import ProcessError
 from power_loop.sandbox import PipedProcess
 from power_loop.testing import leak_check
-from tests.agent.parts import within_limit
+from tests.agent.parts import LIMIT_S, within_limit
 from tests.runtime.host.trees import ENV, Mark
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are counted in /proc")
@@ -73,6 +73,18 @@ async def test_what_it_complained_of_before_it_answered_is_told_by_a_keeper_that
         os.kill(process._kept.pid, signal.SIGCONT)
     assert await asked == "oops\n"
     await process.stop()
+
+
+@bounded
+async def test_the_pipes_of_one_that_had_ended_are_closed_once_it_is_stopped() -> None:
+    with leak_check():
+        process = await PipedProcess.start(["true"], env=ENV)
+        assert await process.read() == b""
+        keeper = process._kept._keeper
+        assert keeper is not None
+        # Its keeper has said all, so that there is nothing to wait for.
+        keeper.wait(LIMIT_S)
+        assert await process.stop() == 0
 
 
 @bounded

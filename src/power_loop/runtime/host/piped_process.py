@@ -82,7 +82,10 @@ class PipedProcess:
         """Close its input, ask it to end, kill what is left of it after `grace_s` seconds, and return its exit status,
         None where that was not seen. Raises `process.failed` if it could not be started."""
         self._disconnect()
-        return (await self._kept.stop(grace_s=grace_s)).exit_status
+        ended = await self._kept.stop(grace_s=grace_s)
+        # Where that had nothing to wait for: the event loop closes the pipes in its next round.
+        await asyncio.sleep(0)
+        return ended.exit_status
 
     def abandon(self) -> None:
         """Have it killed, at once and without waiting for that."""
