@@ -20,7 +20,6 @@ from power_loop import (
     open_store,
     tool,
 )
-from power_loop.core.turn import watcher
 from power_loop.errors import ToolDefinitionError, ToolError, TransactionError
 from power_loop.events import HookFailed
 from power_loop.hooks import Rewrite
@@ -441,11 +440,9 @@ async def test_rivals_over_the_same_rows_all_come_through_once(make_loop: MakeLo
 @pytest.mark.promise("effect-transactional")
 @pytest.mark.parametrize("how", ["cut_before", "cut_after"])
 async def test_a_connection_that_is_lost_during_commit_leaves_the_effect_once(
-    make_loop: MakeLoop, bank: Bank, monkeypatch: pytest.MonkeyPatch, how: str
+    make_loop: MakeLoop, bank: Bank, how: str
 ) -> None:
     """The proxy cuts at the COMMIT of the very transaction: on its way to the server, or on the way back."""
-    # Also a look of the watch ends with a COMMIT.
-    monkeypatch.setattr(watcher, "INTERVAL_S", 86_400)
     if not isinstance(bank.place, Tables):
         pytest.skip("a file has no connection")
     server = next(shared_server(one.name) for one in SERVERS if shared_database(one.name) == bank.dsn)

@@ -25,8 +25,8 @@ from power_loop.workflow.subprocess_executor import SubprocessExecutor
 from power_loop.workflow.worker_bootstrap import WorkerBootstrap
 from power_loop.workflow.worker_frames import SILENCE_S
 from tests.agent.parts import pass_time, until
-from tests.runtime.host.trees import Mark
-from tests.workflow.worker_parts import ROOT, Host, kill_workers, leaf, runs, state_of, within_limit, workers
+from tests.runtime.host.trees import Mark, runs, state_of
+from tests.workflow.worker_parts import ROOT, Host, kill_workers, leaf, within_limit, workers
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are looked at in /proc")
 ONE = PoolLimits(size=1, spare=0)

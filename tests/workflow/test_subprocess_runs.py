@@ -24,9 +24,9 @@ from power_loop.workflow import (
 )
 from tests.agent.parts import Ears, until
 from tests.model_server import ModelServer, say
-from tests.runtime.host.trees import Mark
+from tests.runtime.host.trees import Mark, runs
 from tests.workflow.parts import RESEARCH, Answers, agent, flow, researcher
-from tests.workflow.worker_parts import kill_workers, runs, within_limit, workers
+from tests.workflow.worker_parts import kill_workers, within_limit, workers
 from tests.workflow.worker_run_child import RUN_ID, Model, executor_in
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are looked at in /proc")

@@ -113,19 +113,6 @@ def kill_workers(number: int = signal.SIGKILL) -> None:
             os.kill(pid, number)
 
 
-def state_of(pid: int) -> str:
-    """Return the letter that the system has for what a process does: T for one that stands still, X for none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
-
-
-def runs(pid: int) -> bool:
-    """Tell whether a process is alive; one that is only waiting to be reaped is not."""
-    return state_of(pid) not in "ZX"
-
-
 def greedy_tools(_: RuntimeEnv) -> list[Any]:
     """Are tools that take what they are asked to."""
 

@@ -20,7 +20,7 @@ class Mark:
         """The processes that sleep for it; what is only waiting to be reaped is not alive."""
         mark = self.sleep.encode()
         # A Python that was told of it is an owner, and no program of it.
-        return [pid for pid in _pids() if mark in (words := _words(pid)) and b"import" not in words and _runs(pid)]
+        return [pid for pid in _pids() if mark in (words := _words(pid)) and b"import" not in words and runs(pid)]
 
     async def someone(self, count: int = 1) -> None:
         """Wait until so many are alive."""
@@ -42,12 +42,14 @@ def _words(pid: int) -> bytes:
         return b""
 
 
-def _stat(pid: int) -> list[str]:
+def state_of(pid: int) -> str:
+    """Return the letter that the system has for what a process does: T for one that stands still, X for none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
     except OSError:
-        return ["X", "0"]
+        return "X"
 
 
-def _runs(pid: int) -> bool:
-    return _stat(pid)[0] not in "ZX"
+def runs(pid: int) -> bool:
+    """Tell whether a process is alive; one that is only waiting to be reaped is not."""
+    return state_of(pid) not in "ZX"
